@@ -1,0 +1,22 @@
+/** Why an engine gave no decision; the closed reason codes of the product's rules. */
+export type EngineFailure = 'engine_unavailable' | 'engine_timeout' | 'engine_error';
+
+/**
+ * What an evaluation came to. `undefined` (no rule produced a value) is a decision's business, a failure is not: the
+ * two must never be mixed up, because one is a deny and the other goes by `on_failure`.
+ */
+export type Evaluation =
+  | Readonly<{ kind: 'result'; value: unknown; revision?: string | undefined }>
+  | Readonly<{ kind: 'undefined'; revision?: string | undefined }>
+  | Readonly<{ kind: 'failure'; reason: EngineFailure; message: string }>;
+
+/** A policy engine. `path` is an OPA decision path such as `envoy/authz/allow`. */
+export interface PolicyEngine {
+  readonly name: 'opa' | 'wasm';
+  /** Never rejects: every failure is a value. Ends early, as `engine_timeout`, when `signal` fires. */
+  evaluate(path: string, input: unknown, signal: AbortSignal): Promise<Evaluation>;
+  /** False until decisions can be made: for wasm, before the first activated policy. */
+  ready(): boolean;
+  /** Changes whenever decisions may change (part of every cache key); empty when the engine cannot tell. */
+  revision(): string;
+}
