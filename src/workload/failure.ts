@@ -16,7 +16,6 @@ import type { WorkloadFailure } from './meter.ts';
 export type Failure = Readonly<{ kind: WorkloadFailure; error: AppError }>;
 
 const maxDetails = 300;
-const connectErrno = /\b(ENOENT|ENOTDIR|EACCES|EPERM|ECONNREFUSED|EHOSTUNREACH|ENETUNREACH)\b/;
 
 /**
  * Sorts what a call to the Workload API at `address` threw into the closed list of failures (Workload Endpoint §6).
@@ -66,7 +65,7 @@ export async function describeFailure(error: unknown, address: ListenAddress): P
         new TimeoutError(`${nameOf(address)} gave no answer in time ("${details}")`, { cause: error }),
       );
     case Status.UNAVAILABLE: {
-      const errno = errnoOf(error) ?? connectErrno.exec(error.details)?.[1];
+      const errno = errnoOf(error);
       if (errno === undefined) {
         return failure(
           'unavailable',

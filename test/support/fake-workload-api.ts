@@ -69,7 +69,7 @@ export async function startFakeWorkloadApi(
     Object.fromEntries(methods.map((method) => [method, (duplex: Duplex) => play(method, duplex)])),
   );
 
-  function play<M extends FakeMethod>(method: M, duplex: Duplex): void {
+  function play(method: FakeMethod, duplex: Duplex): void {
     const fail = (code: keyof typeof status, details = ''): void => {
       duplex.emit('error', { code: status[code], details });
     };
@@ -80,9 +80,9 @@ export async function startFakeWorkloadApi(
     const attempt = counts.get(method) ?? 0;
     counts.set(method, attempt + 1);
     const closed = new Promise<void>((resolve) => duplex.once('cancelled', () => resolve()));
-    const codec = messageCodec<(typeof responses)[M]>(responses[method]);
+    const codec = messageCodec(responses[method]);
     duplex.once('data', (request: Buffer) => {
-      const answer = script[method] as ((call: FakeCall<M>) => void) | undefined;
+      const answer: ((call: FakeCall<FakeMethod>) => void) | undefined = script[method];
       answer?.({
         attempt,
         request,

@@ -62,6 +62,8 @@ async function play(attempts: readonly Attempt[], random = 0.999) {
   return { waits, log, meter, events, unplayed: left.length };
 }
 
+const failing = (count: number) => Array.from({ length: count }, (): Attempt => ({ error: 'unavailable' }));
+
 const kindsOf = (events: readonly WatchEvent<number>[]) =>
   events.map((event) => (event.kind === 'update' ? event.value : event.kind));
 
@@ -73,7 +75,7 @@ describe('watch of a stream of the Workload API', () => {
   });
 
   it('backs off by doubling from 250 ms up to 30 s', async () => {
-    const { waits } = await play(Array<Attempt>(12).fill({ error: 'unavailable' }));
+    const { waits } = await play(failing(12));
     assert.deepEqual(
       waits.map((ms) => Math.round(ms / 250) * 250),
       [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000, 30_000, 30_000],
@@ -81,7 +83,7 @@ describe('watch of a stream of the Workload API', () => {
   });
 
   it('spreads its retries and never spins', async () => {
-    const low = await play(Array<Attempt>(5).fill({ error: 'unavailable' }), 0);
+    const low = await play(failing(5), 0);
     assert.deepEqual(low.waits, [50, 50, 50, 50, 50]);
   });
 

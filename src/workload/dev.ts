@@ -1,0 +1,176 @@
+import type { Sleep } from '../runtime/abort.ts';
+import { AbortedError, AppError } from '../runtime/errors.ts';
+import { createLatest } from '../runtime/latest.ts';
+import type { Logger } from '../runtime/log.ts';
+import { createJwtSigner, createX509Authority, type X509Authority } from '../spiffe/authority.ts';
+import type { JwtBundle, JwtBundleSet, X509Bundle } from '../spiffe/bundle.ts';
+import type { Certificate } from '../spiffe/certificate.ts';
+import type { JwtSvid } from '../spiffe/jwt-svid.ts';
+import { pathOf, type SpiffeId, type TrustDomain, trustDomainOf } from '../spiffe/spiffe-id.ts';
+import type { X509Context } from '../spiffe/x509-context.ts';
+import type { X509Svid } from '../spiffe/x509-svid.ts';
+import type { IdentitySource, JwtSvidRequest, WatchEvent } from './identity-source.ts';
+
+export type DevSourceOptions = Readonly<{
+  trustDomain: TrustDomain;
+  /** The first is the default identity; all of `trustDomain` and with a path. */
+  spiffeIds: readonly SpiffeId[];
+  svidTtlMs: number;
+  jwtSvidTtlMs: number;
+  /** Milliseconds since the epoch. */
+  now: () => number;
+  sleep: Sleep;
+  log: Logger;
+}>;
+
+/** Identity without a SPIRE: an embedded authority whose keys live in memory and end with the process. */
+export interface DevSource extends IdentitySource {
+  readonly name: 'dev';
+  /** Renews the X509-SVIDs at half of their life, and the authority in time before it ends, until `signal` fires. */
+  run(signal: AbortSignal): Promise<void>;
+  /** Issues new X509-SVIDs now. */
+  rotate(): Promise<void>;
+}
+
+const dayMs = 86_400_000;
+/** Timers stand still while a machine sleeps, so the clock is looked at again at least this often. */
+const maxSleepMs = 30_000;
+
+type Authorities = Readonly<{
+  signing: X509Authority;
+  /** In the bundle so that every peer knows it, but not signing yet. */
+  next: Readonly<{ authority: X509Authority; usableAt: number }> | undefined;
+  /** Still in the bundle for the SVIDs that they signed. */
+  retired: readonly Readonly<{ certificate: Certificate; until: number }>[];
+}>;
+
+/** An embedded authority with its first X509-SVIDs already issued. Throws AppError for identities it may not have. */
+export async function createDevSource(options: DevSourceOptions): Promise<DevSource> {
+  const { trustDomain, spiffeIds, svidTtlMs, jwtSvidTtlMs, now, sleep, log } = options;
+  checkIdentities(trustDomain, spiffeIds);
+  const authorityTtlMs = Math.max(dayMs, 10 * svidTtlMs);
+  const newAuthority = () => createX509Authority({ trustDomain, ttlMs: authorityTtlMs, now: now() });
+
+  let authorities: Authorities = { signing: await newAuthority(), next: undefined, retired: [] };
+  let renewAt = 0;
+  const signer = await createJwtSigner();
+  const x509 = createLatest<X509Context>(await issue());
+  const jwtBundle: JwtBundle = Object.freeze({ trustDomain, authorities: Object.freeze([signer.authority]) });
+  const jwt = createLatest<JwtBundleSet>(new Map([[trustDomain, jwtBundle]]));
+
+  async function issue(): Promise<X509Context> {
+    const at = now();
+    const svids: X509Svid[] = [];
+    for (const spiffeId of spiffeIds) {
+      svids.push(await authorities.signing.issue({ spiffeId, ttlMs: svidTtlMs, now: at }));
+    }
+    const [first, ...others] = svids;
+    if (first === undefined) throw new AppError('internal', 'dev identity has no SPIFFE ID');
+    const bundle: X509Bundle = Object.freeze({
+      trustDomain,
+      authorities: Object.freeze(certificatesOf(authorities)),
+      crls: Object.freeze([]),
+    });
+    renewAt = at + svidTtlMs / 2;
+    return Object.freeze({
+      svids: Object.freeze([first, ...others] as const),
+      bundles: new Map([[trustDomain, bundle]]),
+    });
+  }
+
+  async function renew(): Promise<void> {
+    authorities = await rotateAuthorities(authorities, { now: now(), svidTtlMs, newAuthority });
+    x509.set(await issue());
+    log.info(
+      { trustDomain, expiresAt: new Date(x509.current().svids[0].chain[0].notAfter).toISOString() },
+      'dev identity renewed',
+    );
+  }
+
+  // One renewal at a time: rotate() may be called while run() renews.
+  let last: Promise<void> = Promise.resolve();
+  function renewInTurn(): Promise<void> {
+    last = last.then(renew, renew);
+    return last;
+  }
+
+  return Object.freeze({
+    name: 'dev' as const,
+    watchX509: (signal: AbortSignal) => updates(x509.changes(signal)),
+    watchJwtBundles: (signal: AbortSignal) => updates(jwt.changes(signal)),
+    async fetchJwtSvids({ audiences, spiffeId }: JwtSvidRequest): Promise<readonly JwtSvid[]> {
+      if (audiences.length === 0 || audiences.includes('')) {
+        throw new AppError('invalid_argument', 'a JWT-SVID needs an audience');
+      }
+      const ids = spiffeId === undefined ? spiffeIds : spiffeIds.filter((id) => id === spiffeId);
+      if (ids.length === 0) throw new AppError('permission_denied', 'no identity issued');
+      const at = now();
+      const sign = (id: SpiffeId) => signer.sign({ spiffeId: id, audiences, ttlMs: jwtSvidTtlMs, now: at });
+      return Object.freeze(await Promise.all(ids.map(sign)));
+    },
+    async run(signal: AbortSignal): Promise<void> {
+      try {
+        while (!signal.aborted) {
+          const waitMs = renewAt - now();
+          if (waitMs <= 0) await renewInTurn();
+          else await sleep(Math.min(waitMs, maxSleepMs), signal);
+        }
+      } catch (error) {
+        if (!(error instanceof AbortedError)) throw error;
+      }
+    },
+    rotate: renewInTurn,
+  });
+}
+
+/**
+ * Brings a new authority into the bundle while the old one can still outlive what it signs, lets it sign only after
+ * everybody had half an SVID's life to learn of it, and drops the old one after its last SVID has expired.
+ */
+async function rotateAuthorities(
+  current: Authorities,
+  {
+    now,
+    svidTtlMs,
+    newAuthority,
+  }: { now: number; svidTtlMs: number; newAuthority: () => Promise<X509Authority> },
+): Promise<Authorities> {
+  const remainingMs = current.signing.certificate.notAfter - now;
+  const retired = current.retired.filter(({ until }) => until > now);
+  // After a long sleep of the machine there may be no time left for an overlap.
+  const mustSwitch = remainingMs < svidTtlMs;
+  if (mustSwitch || (current.next !== undefined && current.next.usableAt <= now)) {
+    const signing = current.next?.authority ?? (await newAuthority());
+    const old = { certificate: current.signing.certificate, until: now + svidTtlMs };
+    return { signing, next: undefined, retired: [...retired, old] };
+  }
+  if (current.next === undefined && remainingMs < 3 * svidTtlMs) {
+    const next = { authority: await newAuthority(), usableAt: now + svidTtlMs / 2 };
+    return { signing: current.signing, next, retired };
+  }
+  return { ...current, retired };
+}
+
+function certificatesOf({ signing, next, retired }: Authorities): readonly Certificate[] {
+  return [
+    signing.certificate,
+    ...(next === undefined ? [] : [next.authority.certificate]),
+    ...retired.map(({ certificate }) => certificate),
+  ];
+}
+
+async function* updates<T>(values: AsyncIterable<T>): AsyncIterable<WatchEvent<T>> {
+  for await (const value of values) yield { kind: 'update', value };
+}
+
+function checkIdentities(trustDomain: TrustDomain, spiffeIds: readonly SpiffeId[]): void {
+  if (spiffeIds.length === 0)
+    throw new AppError('invalid_argument', 'dev identity needs at least one SPIFFE ID');
+  for (const id of spiffeIds) {
+    if (trustDomainOf(id) !== trustDomain) {
+      throw new AppError('invalid_argument', `dev identity ${id} is not of the trust domain ${trustDomain}`);
+    }
+    // X509-SVID §5.2: the ID of a workload has a path.
+    if (pathOf(id) === '') throw new AppError('invalid_argument', `dev identity ${id} has no path`);
+  }
+}
