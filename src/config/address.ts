@@ -1,0 +1,92 @@
+import { isIP } from 'node:net';
+import { MalformedError } from '../runtime/errors.ts';
+
+/** Where a gRPC listener is bound; the shape that the grpc room takes. */
+export type ListenAddress =
+  | Readonly<{ kind: 'unix'; path: string }>
+  | Readonly<{ kind: 'tcp'; host: string; port: number }>;
+
+/** An IP address and a port; port 0 asks the system for a free one. */
+export type HostPort = Readonly<{ host: string; port: number }>;
+
+/** sun_path holds 108 bytes with the final zero (unix(7)). */
+const maxUnixPathBytes = 107;
+
+/**
+ * Parses `unix:///path` or `tcp://IP:PORT`. TCP is only for loopback: what these sockets serve (private keys,
+ * decisions) has no other protection there. `new URL` is not used because it rewrites paths with dot segments.
+ */
+export function parseListenAddress(text: string): ListenAddress {
+  if (text.startsWith('unix:')) return Object.freeze({ kind: 'unix', path: parseUnixPath(text) });
+  if (!text.startsWith('tcp://')) throw new MalformedError('must be unix:///PATH or tcp://IP:PORT');
+  const { host, port } = parseHostPort(text.slice('tcp://'.length));
+  if (!isLoopback(host)) {
+    throw new MalformedError('must be on loopback when it is tcp, such as tcp://127.0.0.1:9901');
+  }
+  return Object.freeze({ kind: 'tcp', host, port });
+}
+
+export function formatListenAddress(address: ListenAddress): string {
+  return address.kind === 'unix' ? `unix://${address.path}` : `tcp://${formatHostPort(address)}`;
+}
+
+/** Parses `IP:PORT` or `[IPv6]:PORT`; a host name is refused, because what it resolves to may change. */
+export function parseHostPort(text: string): HostPort {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2] ?? '';
+  const port = Number(match?.[3]);
+  if (match === null || isIP(host) !== (match[1] === undefined ? 4 : 6)) {
+    throw new MalformedError('must be an IP address and a port, such as 127.0.0.1:9902 or [::1]:9902');
+  }
+  if (port > 65_535) throw new MalformedError('has a port above 65535');
+  return Object.freeze({ host, port });
+}
+
+export function formatHostPort({ host, port }: HostPort): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** True for 127.0.0.0/8 and ::1. */
+export function isLoopback(host: string): boolean {
+  return host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
+
+/** The path in `unix:///path`; it must be absolute and fit into a socket address. */
+export function parseUnixPath(text: string): string {
+  const rest = text.slice('unix:'.length);
+  if (rest.startsWith('//') && !rest.startsWith('///')) {
+    throw new MalformedError(
+      `must have an absolute path; write unix:///${rest.slice(2)} for /${rest.slice(2)}`,
+    );
+  }
+  const path = rest.startsWith('///') ? rest.slice(2) : rest;
+  if (!path.startsWith('/'))
+    throw new MalformedError('must have an absolute path, such as unix:///run/app.sock');
+  if (path.endsWith('/')) throw new MalformedError('must name a socket, not a directory');
+  // oxlint-disable-next-line no-control-regex -- a NUL byte would cut the path short
+  if (/[?#\u0000-\u001f]/.test(path))
+    throw new MalformedError('has a query, a fragment or a control character');
+  if (Buffer.byteLength(path) > maxUnixPathBytes) {
+    throw new MalformedError(
+      `has a path longer than the ${maxUnixPathBytes} bytes that a unix socket may have`,
+    );
+  }
+  return path;
+}
+
+/**
+ * Checks the address of an engine: `http://HOST[:PORT][/PATH]`, `https://…` or `unix:///path`. User name, query and
+ * fragment are refused: the first is a secret in the wrong place, the others would be lost.
+ */
+export function parseEngineUrl(text: string): string {
+  if (text.startsWith('unix:')) return `unix://${parseUnixPath(text)}`;
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw new MalformedError('must be http://HOST:PORT, https://HOST:PORT or unix:///PATH');
+  }
+  if (url.username !== '' || url.password !== '')
+    throw new MalformedError('must not contain a user name or password');
+  if (url.search !== '' || url.hash !== '')
+    throw new MalformedError('must not contain a query or a fragment');
+  return text;
+}

@@ -1,0 +1,198 @@
+import { dirname, isAbsolute, join } from 'node:path';
+import type { IdPattern } from '../spiffe/match.ts';
+import { parseSpiffeId, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
+import type { HostPort, ListenAddress } from './address.ts';
+import type { Options } from './schema.ts';
+
+/** Data as JSON has it. */
+export type JsonValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly JsonValue[]
+  | { readonly [key: string]: JsonValue };
+
+export type InputShape = 'envoy' | 'agentvault' | 'agentweave';
+
+/** The embedded CA. */
+export type DevIdentityConfig = Readonly<{
+  trustDomain: TrustDomain;
+  spiffeIds: readonly [SpiffeId, ...SpiffeId[]];
+  svidTtlMs: number;
+  jwtSvidTtlMs: number;
+  serveWorkloadApi: ListenAddress | undefined;
+}>;
+
+export type IdentityConfig = Readonly<{
+  source: 'workload_api' | 'dev';
+  workloadApi: Readonly<{
+    /** As written; the workload room reads it by the rules of the standard. */
+    address: string;
+    onPermissionDenied: 'drop' | 'keep';
+  }>;
+  /** Set exactly when `source` is dev. */
+  dev: DevIdentityConfig | undefined;
+}>;
+
+export type SdsConfig = Readonly<{
+  enabled: boolean;
+  defaultSvidName: string;
+  defaultBundleName: string;
+  defaultAllBundlesName: string;
+  spiffeValidator: boolean;
+  defaultSvidHint: string | undefined;
+  unknownNames: 'wait' | 'reject';
+}>;
+
+/** One entry of `ext_authz.queries`, as the policy room compiles it. */
+export type QueryConfig = Readonly<{
+  match: Readonly<{
+    peer: string | undefined;
+    method: readonly string[] | undefined;
+    path: string | undefined;
+    host: string | undefined;
+    context: Readonly<Record<string, string>> | undefined;
+  }>;
+  path: string | undefined;
+  input: InputShape | undefined;
+  dryRun: boolean;
+  set: Readonly<Record<string, JsonValue>> | undefined;
+}>;
+
+export type ExtAuthzConfig = Readonly<{
+  enabled: boolean;
+  /** Undefined: on the socket of `listen`. */
+  listen: ListenAddress | undefined;
+  /** Empty: a request that no query matches is denied. */
+  path: string;
+  input: InputShape;
+  queries: readonly QueryConfig[];
+  peer: Readonly<{
+    require: boolean;
+    verifyCertificate: 'required' | 'when_present' | 'off';
+    /** Undefined: every ID of the own trust domain. */
+    allowedIdentities: readonly IdPattern[] | undefined;
+    deniedIdentities: readonly IdPattern[];
+  }>;
+  dryRun: boolean;
+  onFailure: 'deny' | 'error';
+  headerMode: 'overwrite' | 'opa_envoy_plugin';
+  limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number }>;
+  body: Readonly<{ parse: boolean; maxBytes: number }>;
+}>;
+
+export type PolicyConfig = Readonly<{
+  engine: 'opa' | 'wasm';
+  timeoutMs: number;
+  opa: Readonly<{ url: string }>;
+  /** Set whenever `engine` is wasm and ext_authz is on. */
+  bundle: Readonly<{ file: string }> | undefined;
+}>;
+
+/** The whole configuration, checked, with every default in place and file names resolved. Deeply frozen. */
+export type Config = Readonly<{
+  identity: IdentityConfig;
+  /** An assertion about our own SVIDs. */
+  trustDomain: TrustDomain | undefined;
+  listen: ListenAddress;
+  /** Permission bits of unix sockets, e.g. 0o660. */
+  listenMode: number;
+  sds: SdsConfig;
+  extAuthz: ExtAuthzConfig;
+  policy: PolicyConfig;
+  admin: Readonly<{ listen: HostPort; probeListen: HostPort | undefined }>;
+  decisionLog: Readonly<{ console: boolean; mask: readonly string[] }>;
+  log: Readonly<{ level: 'debug' | 'info' | 'warn' | 'error' }>;
+}>;
+
+/** Turns checked options into the Config. `configPath` is the file that relative names count from. */
+export function buildConfig(options: Options, configPath: string | undefined): Config {
+  const { identity, sds, ext_authz: authz, policy, admin, decision_log: decisionLog } = options;
+  return deepFreeze({
+    identity: {
+      source: identity.source,
+      workloadApi: {
+        address: identity.workload_api.address,
+        onPermissionDenied: identity.workload_api.on_permission_denied,
+      },
+      dev: identity.source === 'dev' ? devOf(identity.dev) : undefined,
+    },
+    trustDomain: options.trust_domain,
+    listen: options.listen,
+    listenMode: options.listen_mode,
+    sds: {
+      enabled: sds.enabled,
+      defaultSvidName: sds.default_svid_name,
+      defaultBundleName: sds.default_bundle_name,
+      defaultAllBundlesName: sds.default_all_bundles_name,
+      spiffeValidator: sds.spiffe_validator,
+      defaultSvidHint: sds.default_svid_hint,
+      unknownNames: sds.unknown_names,
+    },
+    extAuthz: {
+      enabled: authz.enabled,
+      listen: authz.listen,
+      path: authz.path,
+      input: authz.input,
+      queries: authz.queries.map(({ match, path, input, dry_run: dryRun, set }) => ({
+        match: {
+          peer: match.peer,
+          method: match.method,
+          path: match.path,
+          host: match.host,
+          context: match.context,
+        },
+        path,
+        input,
+        dryRun,
+        set,
+      })),
+      peer: {
+        require: authz.peer.require,
+        verifyCertificate: authz.peer.verify_certificate,
+        allowedIdentities: authz.peer.allowed_identities,
+        deniedIdentities: authz.peer.denied_identities,
+      },
+      dryRun: authz.dry_run,
+      onFailure: authz.on_failure,
+      headerMode: authz.header_mode,
+      limits: { maxMessageBytes: authz.limits.max_message_bytes, maxConcurrent: authz.limits.max_concurrent },
+      body: { parse: authz.body.parse, maxBytes: authz.body.max_bytes },
+    },
+    policy: {
+      engine: policy.engine,
+      timeoutMs: policy.timeout,
+      opa: { url: policy.opa.url },
+      bundle: policy.bundle && { file: resolveFile(policy.bundle.file, configPath) },
+    },
+    admin: { listen: admin.listen, probeListen: admin.probe_listen },
+    decisionLog: { console: decisionLog.console, mask: decisionLog.mask },
+    log: { level: options.log.level },
+  });
+}
+
+function devOf(dev: Options['identity']['dev']): DevIdentityConfig {
+  const trustDomain = dev?.trust_domain ?? ('dev.local' as TrustDomain);
+  const [first, ...others] = dev?.spiffe_ids ?? [];
+  return {
+    trustDomain,
+    spiffeIds:
+      first === undefined ? [parseSpiffeId(`spiffe://${trustDomain}/service/web`)] : [first, ...others],
+    svidTtlMs: dev?.svid_ttl ?? 3_600_000,
+    jwtSvidTtlMs: dev?.jwt_svid_ttl ?? 300_000,
+    serveWorkloadApi: dev?.serve_workload_api,
+  };
+}
+
+function resolveFile(file: string, configPath: string | undefined): string {
+  return isAbsolute(file) || configPath === undefined ? file : join(dirname(configPath), file);
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const child of Object.values(value)) deepFreeze(child);
+  }
+  return value;
+}

@@ -1,0 +1,45 @@
+/**
+ * Keys of the product's contract that this version does not implement yet. They are refused by name, never silently
+ * ignored: an operator who writes `rate_limit` must not believe to be protected by it. `[]` stands for any list item.
+ */
+const laterKeys: ReadonlySet<string> = new Set([
+  'identity.files',
+  'sds.jwt_audiences',
+  'ext_authz.queries[].cache_key',
+  'ext_authz.peer.trust_xfcc',
+  'ext_authz.peer.jwt_svid',
+  'ext_authz.peer.denied_identities_file',
+  'ext_authz.cache',
+  'ext_authz.inject_jwt_svid',
+  'ext_authz.bridge',
+  'ext_authz.limits.reflection',
+  'ext_authz.rate_limit',
+  'ext_authz.tls',
+  'ext_authz.body.proto_descriptor',
+  'ext_authz.shadow',
+  'policy.opa.push',
+  'policy.opa.spiffe_ids',
+  'policy.bundle.url',
+  'policy.bundle.name',
+  'policy.bundle.polling',
+  'policy.bundle.auth',
+  'policy.bundle.verification_key',
+  'policy.bundle.persist_dir',
+  'federation',
+  'outputs',
+  'admin.allow_jwt_svid',
+  'decision_log.service',
+  'decision_log.sample',
+]);
+
+/** True for a key path, with `[0]`-like indexes, that a later version of the program will know. */
+export function isLaterKey(path: string): boolean {
+  return laterKeys.has(path.replaceAll(/\[\d+\]/g, '[]'));
+}
+
+/** True for a value of a known key that a later version of the program will know. */
+export function isLaterValue(path: string, value: unknown): boolean {
+  return (
+    (path === 'identity.source' && value === 'files') || (path === 'policy.bundle' && Array.isArray(value))
+  );
+}

@@ -1,0 +1,91 @@
+import type { z } from 'zod';
+import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';
+import { buildConfig, type Config } from './config.ts';
+import { type Environment, readEnvironment, type Setting, scalar } from './environment.ts';
+import { listOptions } from './options.ts';
+import { messageFor, toProblems } from './problems.ts';
+import { checkRules } from './rules.ts';
+import { encodeOptions, type Options, parseWith } from './schema.ts';
+import { valueAt, withoutNulls, withoutPath, withValue } from './tree.ts';
+import { formatYaml, parseYaml } from './yaml.ts';
+
+export type ConfigInput = Readonly<{
+  /** The text of the file, YAML or JSON; absent when there is no file. */
+  text?: string | undefined;
+  /** Where the text was read from: relative file names in it count from its folder. */
+  path?: string | undefined;
+  env: Environment;
+  /** Values from the command line by key path (`admin.listen`). */
+  flags?: Readonly<Record<string, string>> | undefined;
+}>;
+
+export type LoadedConfig = Readonly<{
+  config: Config;
+  /** What the config came from, in the file's terms; see describeConfig. */
+  options: Options;
+  /** For the log: nothing that keeps the program from running. */
+  warnings: readonly string[];
+}>;
+
+/**
+ * Reads the configuration: flags override the environment, which overrides the file. Throws ConfigError that names
+ * every problem at once, each with its key path and, when it was not the file, where the value came from.
+ */
+export function loadConfig({ text, path, env, flags = {} }: ConfigInput): LoadedConfig {
+  const known = listOptions();
+  const fromEnv = readEnvironment(env, known);
+  const fromFlags = Object.entries(flags).map(([key, value]): Setting => {
+    const option = known.find((candidate) => candidate.path === key);
+    return { path: key, value: option === undefined ? value : scalar(option, value), origin: 'command line' };
+  });
+  const layers = [...fromEnv.overrides, ...fromFlags];
+  const file = withoutNulls(text === undefined ? {} : (parseYaml(text) ?? {}));
+  const raw = apply(
+    layers,
+    apply(
+      fromEnv.fallbacks.filter((fallback) => valueAt(file, fallback.path.split('.')) === undefined),
+      file,
+    ),
+  );
+  const { options, problems } = parseTree(raw);
+  const all = [...fromEnv.problems, ...problems].map((problem) =>
+    withOrigin(problem, [...fromEnv.fallbacks, ...layers]),
+  );
+  if (options === undefined || all.length > 0) throw new ConfigError(all);
+  return Object.freeze({ config: buildConfig(options, path), options, warnings: fromEnv.warnings });
+}
+
+/** The effective configuration as a config file would have it, defaults included. No option of this version is a secret. */
+export function describeConfig(options: Options): string {
+  return formatYaml(encodeOptions(options));
+}
+
+function parseTree(raw: unknown): { options: Options | undefined; problems: readonly ConfigProblem[] } {
+  const known = listOptions();
+  const first = parseWith(raw, messageFor);
+  if (first.success) return { options: first.data, problems: checkRules(first.data, []) };
+  const { issues } = first.error;
+  const problems = issues.flatMap((issue) => toProblems(issue, known, (at) => valueAt(raw, at)));
+  // The rules look at the rest as if the broken keys were not there, so that one run shows everything.
+  const rest = parseWith(issues.flatMap(pathsOf).reduce(withoutPath, raw), messageFor);
+  const broken = problems.map((problem) => problem.path);
+  return {
+    options: undefined,
+    problems: rest.success ? [...problems, ...checkRules(rest.data, broken)] : problems,
+  };
+}
+
+function pathsOf(issue: z.core.$ZodIssue): readonly (readonly PropertyKey[])[] {
+  return issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
+}
+
+function apply(settings: readonly Setting[], tree: unknown): unknown {
+  return settings.reduce((result, { path, value }) => withValue(result, path.split('.'), value), tree);
+}
+
+function withOrigin(problem: ConfigProblem, settings: readonly Setting[]): ConfigProblem {
+  const setting = settings.findLast(({ path }) => path === problem.path);
+  return setting === undefined || problem.message.includes(setting.origin)
+    ? problem
+    : { ...problem, message: `${problem.message} (from ${setting.origin})` };
+}

@@ -1,0 +1,133 @@
+import type { ConfigProblem } from '../runtime/errors.ts';
+import { trustDomainOf } from '../spiffe/spiffe-id.ts';
+import { formatHostPort, type HostPort, type ListenAddress } from './address.ts';
+import type { Options } from './schema.ts';
+import { formatSize } from './units.ts';
+
+/** A check over more than one option. `reads` lists their key paths: with one of them broken the rule stays silent. */
+type Rule = Readonly<{ reads: readonly string[]; check(options: Options): readonly ConfigProblem[] }>;
+
+const rules: readonly Rule[] = [
+  {
+    reads: ['identity.source', 'identity.dev'],
+    check: ({ identity }) =>
+      identity.dev !== undefined && identity.source !== 'dev'
+        ? [{ path: 'identity.dev', message: 'is an embedded CA and only allowed with identity.source: dev' }]
+        : [],
+  },
+  {
+    reads: ['identity.dev.trust_domain', 'identity.dev.spiffe_ids'],
+    check: ({ identity: { dev } }) =>
+      (dev?.spiffe_ids ?? []).flatMap((id, index, all) => {
+        const path = `identity.dev.spiffe_ids[${index}]`;
+        if (trustDomainOf(id) !== dev?.trust_domain) {
+          return [
+            { path, message: `is not of the trust domain ${dev?.trust_domain} that identity.dev issues for` },
+          ];
+        }
+        if (id === `spiffe://${trustDomainOf(id)}`) {
+          return [{ path, message: 'has no path; only an authority may stand for the trust domain itself' }];
+        }
+        return all.indexOf(id) === index ? [] : [{ path, message: 'is there twice' }];
+      }),
+  },
+  {
+    reads: ['identity.source', 'identity.dev.trust_domain', 'trust_domain'],
+    check: ({ identity, trust_domain }) =>
+      identity.source === 'dev' &&
+      trust_domain !== undefined &&
+      trust_domain !== (identity.dev?.trust_domain ?? 'dev.local')
+        ? [{ path: 'trust_domain', message: 'is another one than identity.dev.trust_domain' }]
+        : [],
+  },
+  {
+    reads: ['sds.default_svid_name', 'sds.default_bundle_name', 'sds.default_all_bundles_name'],
+    check({ sds }) {
+      const names = [sds.default_svid_name, sds.default_bundle_name, sds.default_all_bundles_name];
+      return new Set(names).size === names.length
+        ? []
+        : [
+            {
+              path: 'sds',
+              message: 'default_svid_name, default_bundle_name and default_all_bundles_name must differ',
+            },
+          ];
+    },
+  },
+  {
+    reads: ['ext_authz.body.max_bytes', 'ext_authz.limits.max_message_bytes'],
+    check: ({ ext_authz: { body, limits } }) =>
+      body.max_bytes < limits.max_message_bytes
+        ? []
+        : [
+            {
+              path: 'ext_authz.body.max_bytes',
+              message: `must be less than ext_authz.limits.max_message_bytes (${formatSize(limits.max_message_bytes)}), because a Check holds more than the body`,
+            },
+          ],
+  },
+  {
+    reads: ['policy.engine', 'policy.bundle', 'ext_authz.enabled'],
+    check: ({ policy, ext_authz }) =>
+      ext_authz.enabled && policy.engine === 'wasm' && policy.bundle === undefined
+        ? [{ path: 'policy.bundle.file', message: 'is required with policy.engine: wasm' }]
+        : [],
+  },
+  {
+    reads: [
+      'listen',
+      'ext_authz.listen',
+      'identity.dev.serve_workload_api',
+      'admin.listen',
+      'admin.probe_listen',
+    ],
+    check: sameSocketTwice,
+  },
+  {
+    reads: ['sds.enabled', 'ext_authz.enabled'],
+    check: ({ sds, ext_authz }) =>
+      sds.enabled || ext_authz.enabled
+        ? []
+        : [
+            {
+              path: '',
+              message: 'sds.enabled and ext_authz.enabled are both false, so there is nothing to do',
+            },
+          ],
+  },
+];
+
+/** What is wrong with options that are each fine; `broken` are the key paths that already have a problem. */
+export function checkRules(options: Options, broken: readonly string[]): readonly ConfigProblem[] {
+  return rules
+    .filter(({ reads }) => !reads.some((path) => touches(path, broken)))
+    .flatMap((r) => r.check(options));
+}
+
+function touches(path: string, broken: readonly string[]): boolean {
+  return broken.some((other) => within(path, other) || within(other, path));
+}
+
+function within(path: string, section: string): boolean {
+  return path === section || path.startsWith(`${section}.`) || path.startsWith(`${section}[`);
+}
+
+/** `listen` and `ext_authz.listen` may be the same socket, which is then shared; no other two may. */
+function sameSocketTwice({ listen, ext_authz, identity, admin }: Options): readonly ConfigProblem[] {
+  const taken = new Map<string, string>();
+  const sockets: readonly (readonly [string, ListenAddress | HostPort | undefined])[] = [
+    ['listen', listen],
+    ['identity.dev.serve_workload_api', identity.dev?.serve_workload_api],
+    ['admin.listen', admin.listen],
+    ['admin.probe_listen', admin.probe_listen],
+    ['ext_authz.listen', ext_authz.listen],
+  ];
+  return sockets.flatMap(([path, address]) => {
+    if (address === undefined || ('port' in address && address.port === 0)) return [];
+    const key = 'path' in address ? address.path : formatHostPort(address);
+    const holder = taken.get(key);
+    taken.set(key, path);
+    if (holder === undefined || (holder === 'listen' && path === 'ext_authz.listen')) return [];
+    return [{ path, message: `is the same socket as ${holder}` }];
+  });
+}

@@ -1,0 +1,285 @@
+import { z } from 'zod';
+import {
+  checked,
+  duration,
+  endpointAddress,
+  engineUrl,
+  file,
+  fileMode,
+  hostPort,
+  idPattern,
+  listenAddress,
+  name,
+  size,
+  spiffeId,
+  trustDomain,
+} from './fields.ts';
+
+const decisionPath = () => z.string().max(1024);
+
+const pointer = () =>
+  checked(['JSON pointer', '/input/parsed_body/pin'], (text) => {
+    if (!/^(\/([^~/]|~[01])*)+$/.test(text))
+      throw new Error('must be a JSON pointer such as /input/parsed_body/pin');
+  });
+
+const inputShape = () => z.enum(['envoy', 'agentvault', 'agentweave']);
+
+const identity = z.strictObject({
+  source: z
+    .enum(['workload_api', 'dev'])
+    .default('workload_api')
+    .describe('Where SVIDs and bundles come from: a SPIFFE Workload API, or an embedded CA for development.'),
+  workload_api: z
+    .strictObject({
+      address: endpointAddress()
+        .prefault('unix:///run/spire/sockets/agent.sock')
+        .describe(
+          'The Workload API. When neither this nor its variable is set, SPIFFE_ENDPOINT_SOCKET is used, then the default.',
+        ),
+      on_permission_denied: z
+        .enum(['drop', 'keep'])
+        .default('drop')
+        .describe(
+          'What becomes of the identity held when the Workload API says that this workload has none any more.',
+        ),
+    })
+    .prefault({}),
+  dev: z
+    .strictObject({
+      trust_domain: trustDomain().prefault('dev.local').describe('The trust domain of the embedded CA.'),
+      spiffe_ids: z.array(spiffeId()).min(1).max(100).optional().meta({
+        otherwise: '`spiffe://TRUST_DOMAIN/service/web`',
+        description: 'The identities that are issued; the first is the default.',
+      }),
+      svid_ttl: duration('1s', '720h')
+        .prefault('1h')
+        .describe('How long an X.509-SVID lives; it is renewed at half of that.'),
+      jwt_svid_ttl: duration('1s', '24h').prefault('5m').describe('How long a JWT-SVID lives.'),
+      serve_workload_api: listenAddress()
+        .optional()
+        .describe(
+          'Also serves these identities as a standard Workload API, for other programs of this machine.',
+        ),
+    })
+    .optional(),
+});
+
+const sds = z.strictObject({
+  enabled: z.boolean().default(true).describe('Serves SVIDs and bundles to Envoy over SDS.'),
+  default_svid_name: name().prefault('default').describe('The secret name that means the default SVID.'),
+  default_bundle_name: name()
+    .prefault('ROOTCA')
+    .describe('The secret name that means the bundle of the own trust domain.'),
+  default_all_bundles_name: name()
+    .prefault('ALL')
+    .describe('The secret name that means every bundle held, own and federated.'),
+  spiffe_validator: z
+    .boolean()
+    .default(true)
+    .describe(
+      "Bundles are sent for Envoy's SPIFFE validator; false sends a plain trusted_ca. Node metadata disable_spiffe_cert_validation overrides it per Envoy.",
+    ),
+  default_svid_hint: name()
+    .optional()
+    .describe('Picks the default SVID by its hint; without it the first SVID is the default.'),
+  unknown_names: z
+    .enum(['wait', 'reject'])
+    .default('wait')
+    .describe(
+      'For a secret name that nothing is known of: wait sends it when it appears, reject ends the stream with INVALID_ARGUMENT.',
+    ),
+});
+
+const query = z.strictObject({
+  match: z
+    .strictObject({
+      peer: z
+        .string()
+        .min(1)
+        .max(2048)
+        .optional()
+        .describe('Pattern of the peer SPIFFE ID; `:name` is one segment, `*` anything.'),
+      method: z
+        .array(z.string().min(1).max(64))
+        .min(1)
+        .max(32)
+        .optional()
+        .describe('HTTP methods, any of them.'),
+      path: z.string().min(1).max(4096).optional().describe('Pattern of the path without its query string.'),
+      host: z
+        .string()
+        .min(1)
+        .max(255)
+        .optional()
+        .describe('Pattern of the host, in lower case and without port.'),
+      context: z
+        .record(z.string().min(1).max(256), z.string().max(4096))
+        .optional()
+        .describe('Context extensions of the route, each equal to the value here.'),
+    })
+    .prefault({})
+    .describe('All keys given must match; a key that the request lacks does not match.'),
+  path: decisionPath().optional().meta({ otherwise: '`ext_authz.path`', description: 'OPA decision.' }),
+  input: inputShape()
+    .optional()
+    .meta({ otherwise: '`ext_authz.input`', description: 'Shape of the policy input.' }),
+  dry_run: z
+    .boolean()
+    .default(false)
+    .describe('Policy denials and engine failures of this query are logged and let through.'),
+  set: z
+    .record(z.string().min(1).max(256), z.json())
+    .optional()
+    .describe('Constants put into the input; `{name}` in a text is what `:name` matched.'),
+});
+
+const extAuthz = z.strictObject({
+  enabled: z.boolean().default(true).describe("Answers Envoy's ext_authz Checks."),
+  listen: listenAddress()
+    .optional()
+    .meta({ otherwise: 'the socket of `listen`', description: 'A socket of its own for ext_authz.' }),
+  path: decisionPath()
+    .default('envoy/authz/allow')
+    .describe('OPA decision when no query matches; in quotes and empty, such a request is denied.'),
+  input: inputShape().default('envoy').describe('Shape of the policy input when no query matches.'),
+  queries: z
+    .array(query)
+    .max(1000)
+    .default([])
+    .describe('The first match picks decision path, input shape and constants.'),
+  peer: z
+    .strictObject({
+      require: z
+        .boolean()
+        .default(true)
+        .describe('A request without a SPIFFE ID is denied and policy is not asked.'),
+      verify_certificate: z
+        .enum(['required', 'when_present', 'off'])
+        .default('when_present')
+        .describe(
+          'Whether source.certificate is checked against the live bundles, and whether it must be there.',
+        ),
+      allowed_identities: z.array(idPattern()).max(1000).optional().meta({
+        otherwise: 'every ID of the own trust domain',
+        description: 'Patterns of the SPIFFE IDs that may pass; in a path `*` spans segments.',
+      }),
+      denied_identities: z
+        .array(idPattern())
+        .max(1000)
+        .default([])
+        .describe('Patterns of the SPIFFE IDs that are denied, whatever else is said of them.'),
+    })
+    .prefault({}),
+  dry_run: z
+    .boolean()
+    .default(false)
+    .describe('Policy denials and engine failures are logged and let through; identity rules stay in force.'),
+  on_failure: z
+    .enum(['deny', 'error'])
+    .default('deny')
+    .describe('What an engine failure becomes: a denial, or an error response (Envoy 1.37 or newer).'),
+  header_mode: z
+    .enum(['overwrite', 'opa_envoy_plugin'])
+    .default('overwrite')
+    .describe(
+      'How headers set by policy meet those present; opa_envoy_plugin sends them as that plugin does.',
+    ),
+  limits: z
+    .strictObject({
+      max_message_bytes: size('64KiB', '64MiB').prefault('4MiB').describe('The largest Check that is read.'),
+      max_concurrent: z
+        .int()
+        .min(1)
+        .max(100_000)
+        .default(1000)
+        .describe('Checks in flight; one more is answered 503 at once.'),
+    })
+    .prefault({}),
+  body: z
+    .strictObject({
+      parse: z.boolean().default(true).describe('Fills parsed_body of the policy input.'),
+      max_bytes: size('0B', '32MiB')
+        .prefault('1MiB')
+        .describe('The largest body that is parsed; `bootstrap` has Envoy send no more than this.'),
+    })
+    .prefault({}),
+});
+
+const policy = z.strictObject({
+  engine: z
+    .enum(['opa', 'wasm'])
+    .default('opa')
+    .describe('Who decides: an OPA server, or an OPA bundle run inside this process.'),
+  timeout: duration('1ms', '60s').prefault('150ms').describe('Bounds the whole Check.'),
+  opa: z
+    .strictObject({
+      url: engineUrl().prefault('http://127.0.0.1:8181').describe('The OPA server.'),
+    })
+    .prefault({}),
+  bundle: z
+    .strictObject({
+      file: file().describe('Engine wasm: a bundle built with `opa build -t wasm`; it is watched.'),
+    })
+    .optional(),
+});
+
+/**
+ * Every option of the program, once: its type, default, bounds and a sentence about it. Parsing turns the file's text
+ * (`10s`, `4MiB`, `unix:///…`) into values, and `z.encode` turns them back, so this is also what `validate` prints.
+ * docs/config.md is generated from here.
+ */
+export const schema = z.strictObject({
+  identity: identity.prefault({}),
+  trust_domain: trustDomain()
+    .optional()
+    .describe('The trust domain that SVIDs must be of; another one is never used. It admits nobody.'),
+  listen: listenAddress()
+    .prefault('unix:///run/svidecar/svidecar.sock')
+    .describe('The gRPC socket: SDS, ext_authz and health.'),
+  listen_mode: fileMode()
+    .prefault('0660')
+    .describe('Permission bits of the unix sockets that Envoy connects to.'),
+  sds: sds.prefault({}),
+  ext_authz: extAuthz.prefault({}),
+  policy: policy.prefault({}),
+  admin: z
+    .strictObject({
+      listen: hostPort().prefault('127.0.0.1:9902').describe('The admin HTTP server.'),
+      probe_listen: hostPort()
+        .optional()
+        .describe('A second server with /live, /ready, /health and /metrics only, for kubelets.'),
+    })
+    .prefault({}),
+  decision_log: z
+    .strictObject({
+      console: z.boolean().default(true).describe('Writes one line per decision to standard output.'),
+      mask: z
+        .array(pointer())
+        .max(1000)
+        .default(['/input/attributes/request/http/headers/authorization'])
+        .describe('JSON pointers into the decision line that are redacted, beside those that always are.'),
+    })
+    .prefault({}),
+  log: z
+    .strictObject({
+      level: z
+        .enum(['debug', 'info', 'warn', 'error'])
+        .default('info')
+        .describe('The lowest level that is written.'),
+    })
+    .prefault({}),
+});
+
+/** What a config file may say once parsed, in the file's own names. */
+export type Options = z.output<typeof schema>;
+
+/** Parses a tree of plain data; `message` words what zod finds. */
+export function parseWith(tree: unknown, message: z.core.$ZodErrorMap) {
+  return schema.safeParse(tree, { error: message });
+}
+
+/** The options in the file's terms again. */
+export function encodeOptions(options: Options): unknown {
+  return z.encode(schema, options);
+}

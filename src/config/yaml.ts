@@ -1,0 +1,36 @@
+import { parseDocument, stringify } from 'yaml';
+import { ConfigError, messageOf } from '../runtime/errors.ts';
+
+const maxTextBytes = 1024 * 1024;
+const maxAliases = 100;
+
+/**
+ * Reads one YAML 1.2 (or JSON) document. Throws ConfigError, with line numbers, for text that is too large, for
+ * duplicate keys, tags other than the core ones, more than one document, and aliases that multiply.
+ */
+export function parseYaml(text: string): unknown {
+  if (Buffer.byteLength(text) > maxTextBytes) throw refused(['is larger than 1 MiB']);
+  const document = parseDocument(text, { schema: 'core', uniqueKeys: true, stringKeys: true });
+  const faults = [...document.errors, ...document.warnings].map((fault) => oneLine(fault.message));
+  if (faults.length > 0) throw refused(faults);
+  try {
+    return document.toJS({ maxAliasCount: maxAliases });
+  } catch (error) {
+    throw refused([oneLine(messageOf(error))]);
+  }
+}
+
+/** Writes a value as YAML, each collection on lines of its own and without anchors. */
+export function formatYaml(value: unknown): string {
+  return stringify(value, { aliasDuplicateObjects: false, lineWidth: 0 });
+}
+
+function refused(faults: readonly string[]): ConfigError {
+  return new ConfigError(faults.map((message) => ({ path: '', message })));
+}
+
+/** The library's messages go on with an excerpt of the file, which may hold anything. */
+function oneLine(message: string): string {
+  const first = message.split('\n', 1)[0] ?? '';
+  return first.replace(/:$/, '');
+}

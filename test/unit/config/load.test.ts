@@ -1,0 +1,286 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { type ConfigInput, describeConfig, loadConfig } from '../../../src/config/load.ts';
+import { AppError, ConfigError } from '../../../src/runtime/errors.ts';
+
+const load = (text: string, input: Partial<ConfigInput> = {}) =>
+  loadConfig({ text, path: '/etc/svidecar/config.yaml', env: {}, ...input });
+
+const problemsOf = (text: string, input: Partial<ConfigInput> = {}): readonly string[] => {
+  try {
+    load(text, input);
+  } catch (error) {
+    assert.ok(error instanceof ConfigError);
+    return error.problems.map(({ path, message }) => `${path}: ${message}`);
+  }
+  return [];
+};
+
+describe('loadConfig', () => {
+  it('fills in every default of the contract', () => {
+    const { config, warnings } = load('');
+    assert.deepEqual(warnings, []);
+    assert.equal(config.identity.source, 'workload_api');
+    assert.equal(config.identity.workloadApi.address, 'unix:///run/spire/sockets/agent.sock');
+    assert.equal(config.identity.workloadApi.onPermissionDenied, 'drop');
+    assert.equal(config.identity.dev, undefined);
+    assert.deepEqual(config.listen, { kind: 'unix', path: '/run/svidecar/svidecar.sock' });
+    assert.equal(config.listenMode, 0o660);
+    assert.deepEqual(config.sds, {
+      enabled: true,
+      defaultSvidName: 'default',
+      defaultBundleName: 'ROOTCA',
+      defaultAllBundlesName: 'ALL',
+      spiffeValidator: true,
+      defaultSvidHint: undefined,
+      unknownNames: 'wait',
+    });
+    assert.equal(config.extAuthz.path, 'envoy/authz/allow');
+    assert.deepEqual(config.extAuthz.peer, {
+      require: true,
+      verifyCertificate: 'when_present',
+      allowedIdentities: undefined,
+      deniedIdentities: [],
+    });
+    assert.equal(config.extAuthz.onFailure, 'deny');
+    assert.deepEqual(config.extAuthz.limits, { maxMessageBytes: 4 * 1024 * 1024, maxConcurrent: 1000 });
+    assert.deepEqual(config.extAuthz.body, { parse: true, maxBytes: 1024 * 1024 });
+    assert.deepEqual(config.policy, {
+      engine: 'opa',
+      timeoutMs: 150,
+      opa: { url: 'http://127.0.0.1:8181' },
+      bundle: undefined,
+    });
+    assert.deepEqual(config.admin, { listen: { host: '127.0.0.1', port: 9902 }, probeListen: undefined });
+    assert.deepEqual(config.log, { level: 'info' });
+  });
+
+  it('gives the embedded CA one identity when none is named', () => {
+    const { config } = load('identity: {source: dev, dev: {trust_domain: a.example}}');
+    assert.deepEqual(config.identity.dev, {
+      trustDomain: 'a.example',
+      spiffeIds: ['spiffe://a.example/service/web'],
+      svidTtlMs: 3_600_000,
+      jwtSvidTtlMs: 300_000,
+      serveWorkloadApi: undefined,
+    });
+    assert.equal(load('identity: {source: dev}').config.identity.dev?.trustDomain, 'dev.local');
+  });
+
+  it('resolves file names against the folder of the config file', () => {
+    const text = 'policy: {engine: wasm, bundle: {file: ../b.tar.gz}}';
+    assert.equal(load(text).config.policy.bundle?.file, '/etc/b.tar.gz');
+    assert.equal(load(text, { path: undefined }).config.policy.bundle?.file, '../b.tar.gz');
+    assert.equal(load('policy: {bundle: {file: /x/b.tar.gz}}').config.policy.bundle?.file, '/x/b.tar.gz');
+  });
+
+  it('freezes the config all the way down', () => {
+    const { config } = load('ext_authz: {queries: [{set: {resource: {owner: x}}}]}');
+    const walk = (value: unknown): void => {
+      if (typeof value !== 'object' || value === null) return;
+      assert.ok(Object.isFrozen(value));
+      Object.values(value).forEach(walk);
+    };
+    walk(config);
+  });
+
+  it('lets flags override the environment, and the environment the file', () => {
+    const text = 'admin: {listen: "127.0.0.1:1"}';
+    const env = { SVIDECAR_ADMIN_LISTEN: '127.0.0.1:2' };
+    const flags = { 'admin.listen': '127.0.0.1:3' };
+    assert.equal(load(text).config.admin.listen.port, 1);
+    assert.equal(load(text, { env }).config.admin.listen.port, 2);
+    assert.equal(load(text, { env, flags }).config.admin.listen.port, 3);
+  });
+
+  it('takes the Workload API from flag, variable, file, SPIFFE_ENDPOINT_SOCKET, default, in this order', () => {
+    const text = 'identity: {workload_api: {address: "unix:///file"}}';
+    const standard = { SPIFFE_ENDPOINT_SOCKET: 'unix:///standard' };
+    const own = { ...standard, SVIDECAR_IDENTITY_WORKLOAD_API_ADDRESS: 'unix:///own' };
+    const flags = { 'identity.workload_api.address': 'unix:///flag' };
+    const address = (...input: Parameters<typeof load>): string =>
+      load(...input).config.identity.workloadApi.address;
+    assert.equal(address('', { env: standard }), 'unix:///standard');
+    assert.equal(address(text, { env: standard }), 'unix:///file');
+    assert.equal(address('identity: {workload_api: {address: }}', { env: standard }), 'unix:///standard');
+    assert.equal(address(text, { env: own }), 'unix:///own');
+    assert.equal(address(text, { env: own, flags }), 'unix:///flag');
+  });
+
+  it('lets SPIFFE_TRUST_DOMAIN and TLS_MODE win over the file', () => {
+    const text = 'trust_domain: file.example\nidentity: {source: dev}';
+    const { config } = load(text, { env: { SPIFFE_TRUST_DOMAIN: 'env.example', TLS_MODE: 'spiffe' } });
+    assert.equal(config.trustDomain, 'env.example');
+    assert.equal(config.identity.source, 'workload_api');
+    assert.deepEqual(problemsOf('', { env: { TLS_MODE: 'file' } }), [
+      'identity.source: files is not supported by this version (from TLS_MODE)',
+    ]);
+  });
+
+  it('reports every problem at once, each with its key path', () => {
+    const problems = problemsOf(
+      `listne: x
+listen: tcp://0.0.0.0:99
+listen_mode: 0660
+identity: {source: files, files: {}}
+sds: {default_svid_name: ALL}
+ext_authz:
+  rate_limit: {requests_per_second: 5}
+  max_bytes: 1MiB
+  body: {max_bytes: 8MiB}
+  peer: {require: "yes", allowed_identities: ["spiffe://*/x"]}
+  queries:
+    - {mach: {}, cache_key: [peer], match: {method: GET}}
+    - 5
+policy: {engine: wasm, timeout: 150, opa: {url: "http://u:p@opa"}}
+admin: 5
+`,
+    );
+    assert.deepEqual([...problems].sort(), [
+      'admin: must be a section with keys of its own',
+      'ext_authz.body.max_bytes: must be less than ext_authz.limits.max_message_bytes (4MiB), because a Check holds more than the body',
+      'ext_authz.max_bytes: is not a known key here; ext_authz.body.max_bytes is',
+      'ext_authz.peer.allowed_identities[0]: pattern has a * in the trust domain, which must be literal',
+      'ext_authz.peer.require: must be true or false',
+      'ext_authz.queries[0].cache_key: is not supported by this version',
+      'ext_authz.queries[0].mach: is not a known key; did you mean match?',
+      'ext_authz.queries[0].match.method: must be a list',
+      'ext_authz.queries[1]: must be a section with keys of its own',
+      'ext_authz.rate_limit: is not supported by this version',
+      'identity.files: is not supported by this version',
+      'identity.source: files is not supported by this version',
+      'listen: must be on loopback when it is tcp, such as tcp://127.0.0.1:9901',
+      'listen_mode: must be text: a file mode such as "0660"',
+      'listne: is not a known key; did you mean listen?',
+      'policy.bundle.file: is required with policy.engine: wasm',
+      'policy.opa.url: must not contain a user name or password',
+      'policy.timeout: must be text: a duration such as 10s',
+      'sds: default_svid_name, default_bundle_name and default_all_bundles_name must differ',
+    ]);
+  });
+
+  it('says where a bad value came from when it was not the file', () => {
+    const env = { SVIDECAR_POLICY_TIMEOUT: 'soon' };
+    const flags = { 'admin.listen': 'localhost:1' };
+    assert.deepEqual(problemsOf('', { env, flags }), [
+      'policy.timeout: must be a duration such as 150ms, 10s or 1h (from SVIDECAR_POLICY_TIMEOUT)',
+      'admin.listen: must be an IP address and a port, such as 127.0.0.1:9902 or [::1]:9902 (from command line)',
+    ]);
+  });
+
+  const crossed: readonly [string, string, string][] = [
+    [
+      'an embedded CA that nobody asked for',
+      'identity: {dev: {trust_domain: a.example}}',
+      'identity.dev: is an embedded CA and only allowed with identity.source: dev',
+    ],
+    [
+      'a dev identity of another trust domain',
+      'identity: {source: dev, dev: {spiffe_ids: ["spiffe://b.example/x"]}}',
+      'identity.dev.spiffe_ids[0]: is not of the trust domain dev.local that identity.dev issues for',
+    ],
+    [
+      'a dev identity without a path',
+      'identity: {source: dev, dev: {spiffe_ids: ["spiffe://dev.local"]}}',
+      'identity.dev.spiffe_ids[0]: has no path; only an authority may stand for the trust domain itself',
+    ],
+    [
+      'a dev identity that is there twice',
+      'identity: {source: dev, dev: {spiffe_ids: ["spiffe://dev.local/a", "spiffe://dev.local/a"]}}',
+      'identity.dev.spiffe_ids[1]: is there twice',
+    ],
+    [
+      'an asserted trust domain that the embedded CA is not of',
+      'trust_domain: a.example\nidentity: {source: dev}',
+      'trust_domain: is another one than identity.dev.trust_domain',
+    ],
+    [
+      'one socket for two servers',
+      'admin: {listen: "127.0.0.1:1", probe_listen: "127.0.0.1:1"}',
+      'admin.probe_listen: is the same socket as admin.listen',
+    ],
+    [
+      'a program with nothing to do',
+      'sds: {enabled: false}\next_authz: {enabled: false}',
+      ': sds.enabled and ext_authz.enabled are both false, so there is nothing to do',
+    ],
+    [
+      'a list of bundles',
+      'policy: {bundle: [{name: a, file: b}]}',
+      'policy.bundle: a list here is not supported by this version',
+    ],
+    ['a bundle without a file', 'policy: {bundle: {}}', 'policy.bundle.file: is required'],
+  ];
+  for (const [what, text, problem] of crossed) {
+    it(`refuses ${what}`, () => assert.deepEqual(problemsOf(text), [problem]));
+  }
+
+  it('lets ext_authz name the socket that it shares anyway', () => {
+    assert.deepEqual(problemsOf('listen: unix:///a\next_authz: {listen: "unix:///a"}'), []);
+  });
+
+  it('refuses text that is no section at the top', () => {
+    assert.deepEqual(problemsOf('[1]'), [': must be a section with keys of its own']);
+    assert.deepEqual(problemsOf('hello'), [': must be a section with keys of its own']);
+  });
+
+  it('takes keys that name parts of a prototype for what they are: unknown', () => {
+    const problems = problemsOf('{"__proto__": {"listen": "x"}, "admin": {"constructor": 1}}');
+    assert.equal(problems.length, 2);
+    assert.ok(problems.every((problem) => problem.includes('is not a known key')));
+  });
+
+  it('throws nothing but AppError, whatever the tree', () => {
+    const key = fc.constantFrom(
+      'identity',
+      'source',
+      'dev',
+      'ext_authz',
+      'queries',
+      'match',
+      'peer',
+      'policy',
+      'bundle',
+      'x',
+    );
+    const { tree } = fc.letrec((tie) => ({
+      tree: fc.oneof(
+        { depthSize: 'small' },
+        fc.constantFrom(null, 5, true, 'x', 'spiffe://a/b', '10s', 'dev'),
+        fc.array(tie('tree'), { maxLength: 3 }),
+        fc.dictionary(key, tie('tree'), { maxKeys: 4 }),
+      ),
+    }));
+    fc.assert(
+      fc.property(tree, (value) => {
+        try {
+          load(JSON.stringify(value));
+        } catch (error) {
+          assert.ok(error instanceof AppError, String(error));
+        }
+      }),
+    );
+  });
+});
+
+describe('describeConfig', () => {
+  it('prints a config that loads to the same config', () => {
+    const text = `identity: {source: dev, dev: {spiffe_ids: ["spiffe://dev.local/a"], serve_workload_api: "tcp://127.0.0.1:5"}}
+listen: unix:///x.sock
+ext_authz: {path: "", queries: [{match: {peer: "spiffe://dev.local/:id", method: [GET]}, set: {action: read, n: [1, null]}}], peer: {allowed_identities: ["spiffe://dev.local/*"]}}
+policy: {engine: wasm, timeout: 1500ms, bundle: {file: /b.tar.gz}}
+`;
+    const { config, options } = load(text);
+    const again = load(describeConfig(options));
+    assert.deepEqual(again.config, config);
+    assert.equal(describeConfig(again.options), describeConfig(options));
+  });
+
+  it('prints defaults as they would be written', () => {
+    const text = describeConfig(load('').options);
+    assert.match(text, /timeout: 150ms/);
+    assert.match(text, /max_message_bytes: 4MiB/);
+    assert.match(text, /listen_mode: "0660"/);
+  });
+});
