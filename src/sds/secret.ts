@@ -1,0 +1,57 @@
+import { messageCodec } from '../grpc/protos.ts';
+import { type Certificate, encodeCertificatesPem, encodePrivateKeyPem } from '../spiffe/certificate.ts';
+import type { TrustDomain } from '../spiffe/spiffe-id.ts';
+import type { X509Svid } from '../spiffe/x509-svid.ts';
+
+/** The type of every resource of this service. */
+export const secretTypeUrl = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret';
+
+/** What a validation context trusts: authorities by trust domain, each domain once, in the order given. */
+export type Trust = readonly Readonly<{
+  trustDomain: TrustDomain;
+  authorities: readonly Certificate[];
+}>[];
+
+const secretCodec = messageCodec('envoy.extensions.transport_sockets.tls.v3.Secret');
+const validatorCodec = messageCodec('envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig');
+const validatorName = 'envoy.tls.cert_validator.spiffe';
+const validatorTypeUrl =
+  'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig';
+
+/** A Secret message with the SVID's chain, one PEM block a certificate, leaf first, and its key as PKCS#8 PEM. */
+export function encodeTlsCertificate(name: string, svid: X509Svid): Buffer {
+  return secretCodec.encode({
+    name,
+    tlsCertificate: {
+      certificateChain: { inlineBytes: encodeCertificatesPem(svid.chain) },
+      privateKey: { inlineBytes: encodePrivateKeyPem(svid.privateKey) },
+    },
+  });
+}
+
+/**
+ * A Secret message for Envoy's SPIFFE validator, which lets the authorities of a domain vouch for that domain only. It
+ * never carries SAN matchers: Envoy adds them to the static ones by OR, which would widen a pinned client.
+ */
+export function encodeSpiffeValidator(name: string, trust: Trust): Buffer {
+  const value = validatorCodec.encode({
+    trustDomains: trust.map(({ trustDomain, authorities }) => ({
+      name: trustDomain,
+      trustBundle: { inlineBytes: encodeCertificatesPem(authorities) },
+    })),
+  });
+  return secretCodec.encode({
+    name,
+    validationContext: {
+      customValidatorConfig: { name: validatorName, typedConfig: { type_url: validatorTypeUrl, value } },
+    },
+  });
+}
+
+/** A Secret message with plain `trusted_ca`, for the authorities of one trust domain. */
+export function encodeTrustedCa(name: string, authorities: readonly Certificate[]): Buffer {
+  return secretCodec.encode({
+    name,
+    validationContext: { trustedCa: { inlineBytes: encodeCertificatesPem(authorities) } },
+  });
+}
