@@ -1,0 +1,37 @@
+import type { JsonObject } from '../policy/decision.ts';
+import type { Evaluation } from '../policy/policy-engine.ts';
+import type { SelectedQuery } from '../policy/query-map.ts';
+import type { CheckRequest } from './check-attributes.ts';
+import type { Outcome } from './outcome.ts';
+import type { Peer } from './peer.ts';
+
+/** The steps of a Check in order; each is undefined when the Check ended before it. */
+export type CheckSteps = Readonly<{
+  request: CheckRequest | undefined;
+  peer: Peer | undefined;
+  query: SelectedQuery | undefined;
+  input: JsonObject | undefined;
+  evaluation: Evaluation | undefined;
+  /** Milliseconds that the engine took. */
+  engineMs: number | undefined;
+}>;
+
+/** One Check from its request to its outcome, for the response, the decision log, metrics and `explain`. */
+export type CheckTrace = CheckSteps &
+  Readonly<{
+    /** Ours, new for every Check. */
+    decisionId: string;
+    /** Milliseconds since the epoch. */
+    startedAt: number;
+    durationMs: number;
+    outcome: Outcome;
+  }>;
+
+export const noSteps: CheckSteps = Object.freeze({
+  request: undefined,
+  peer: undefined,
+  query: undefined,
+  input: undefined,
+  evaluation: undefined,
+  engineMs: undefined,
+});

@@ -1,0 +1,162 @@
+import type { PolicyEngine } from '../policy/policy-engine.ts';
+import type { QueryMap } from '../policy/query-map.ts';
+import { withDeadline } from '../runtime/abort.ts';
+import { AbortedError, AppError, messageOf, TimeoutError } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/log.ts';
+import type { SnapshotReader, TrustSnapshot } from '../trust/snapshot.ts';
+import type { BodyOptions } from './body.ts';
+import type { CheckAttributes } from './check-attributes.ts';
+import { decodeCheckRequest } from './check-request.ts';
+import { type CheckSteps, type CheckTrace, noSteps } from './check-trace.ts';
+import { type IdentityRules, judgePeer } from './identity-rules.ts';
+import { lift, type Outcome, outcomeOf } from './outcome.ts';
+import { type PeerSource, resolvePeer, spiffeIdIn } from './peer.ts';
+import { buildPolicyInput } from './policy-input.ts';
+import { type Refusal, refuse } from './reason.ts';
+
+export type CheckerOptions = Readonly<{
+  snapshots: SnapshotReader;
+  engine: PolicyEngine;
+  queries: QueryMap;
+  /** Asked in order; the first that applies decides. */
+  peerSources: readonly PeerSource[];
+  identityRules: IdentityRules;
+  body: BodyOptions;
+  /** Bounds a whole Check, in milliseconds. */
+  timeoutMs: number;
+  /** Lift what policy and engine refuse: everywhere, or for the queries with these indexes. */
+  dryRun: boolean;
+  dryRunQueries?: ReadonlySet<number> | undefined;
+  /** A new UUID. */
+  newDecisionId: () => string;
+  /** Milliseconds since the epoch. */
+  now: () => number;
+  /** Milliseconds of a clock that never goes back, with fractions. */
+  monotonicNow: () => number;
+  log: Logger;
+}>;
+
+export interface Checker {
+  /**
+   * Judges one decoded CheckRequest. Whatever it holds, the answer is a trace with an outcome; only a caller that goes
+   * away makes it reject, with AbortedError. `deadline` is the caller's, in milliseconds since the epoch.
+   */
+  check(message: unknown, signal: AbortSignal, deadline?: number): Promise<CheckTrace>;
+  /** The trace of a Check that is refused unseen. */
+  refuseUnseen(refusal: Refusal): CheckTrace;
+}
+
+type Steps = { -readonly [K in keyof CheckSteps]: CheckSteps[K] };
+
+const noIdentityYet = refuse(
+  'not_ready',
+  'no identity is held: the identity source has given none yet, or has withdrawn it',
+);
+const noPolicyYet = refuse('not_ready', 'no policy is loaded yet');
+
+/** Flow 2: request → peer → identity rules → query → input → engine → outcome. */
+export function createChecker(options: CheckerOptions): Checker {
+  const { snapshots, engine, queries, body, now, monotonicNow, log } = options;
+
+  async function run(message: unknown, steps: Steps, signal: AbortSignal): Promise<Outcome> {
+    const snapshot = snapshots.current();
+    if (snapshot.trustDomain === undefined) return refused(noIdentityYet);
+    if (!engine.ready()) return refused(noPolicyYet);
+    const request = decodeCheckRequest(message);
+    steps.request = request;
+
+    const resolved = await resolvePeer(options.peerSources, request, snapshot, signal);
+    if (resolved.kind === 'deny') return refused(resolved);
+    const { peer } = resolved;
+    steps.peer = peer;
+    const refusal = judgePeer(options.identityRules, peer, snapshot.trustDomain);
+    if (refusal !== undefined) return refused(refusal);
+
+    const { attributes } = request;
+    const http = attributes?.request?.http;
+    const query = queries.select({
+      peerId: peer.id,
+      method: http?.method,
+      path: http?.path,
+      host: http?.host,
+      contextExtensions: attributes?.contextExtensions,
+    });
+    if (query.kind === 'deny') return refused(refuse(query.reason, query.message));
+    steps.query = query;
+
+    const destination = destinationOf(attributes, snapshot);
+    const input = buildPolicyInput({ request, peer, destination, query, body });
+    steps.input = input;
+    const started = monotonicNow();
+    const evaluation = await engine.evaluate(query.path, input, signal);
+    steps.engineMs = monotonicNow() - started;
+    steps.evaluation = evaluation;
+    return outcomeOf(evaluation);
+  }
+
+  async function settle(
+    request: unknown,
+    steps: Steps,
+    signal: AbortSignal,
+    deadline: number | undefined,
+  ): Promise<Outcome> {
+    const budgetMs =
+      deadline === undefined ? options.timeoutMs : Math.min(options.timeoutMs, deadline - now());
+    try {
+      return await withDeadline(Math.max(0, budgetMs), signal, (bounded) => run(request, steps, bounded));
+    } catch (error) {
+      if (error instanceof AbortedError && signal.aborted) throw error;
+      if (error instanceof TimeoutError) {
+        const message = `no decision within ${Math.max(0, Math.ceil(budgetMs))} ms`;
+        return { kind: 'failed', reasonCode: 'engine_timeout', message };
+      }
+      if (error instanceof AppError) return refused(refuse('malformed_request', error.message));
+      // A defect of ours that a request can provoke must not become an error, which Envoy may be set to let pass.
+      log.error(
+        { error: messageOf(error), stack: error instanceof Error ? error.stack : undefined },
+        'check failed',
+      );
+      return refused(refuse('malformed_request', 'internal error while reading the request'));
+    }
+  }
+
+  function isDryRun({ query }: CheckSteps): boolean {
+    return (
+      options.dryRun || (query?.index !== undefined && (options.dryRunQueries?.has(query.index) ?? false))
+    );
+  }
+
+  return {
+    async check(message, signal, deadline) {
+      const startedAt = now();
+      const started = monotonicNow();
+      const steps: Steps = { ...noSteps };
+      const outcome = await settle(message, steps, signal, deadline);
+      return {
+        // A copy: work that outlives its deadline still writes into `steps`.
+        ...steps,
+        decisionId: options.newDecisionId(),
+        startedAt,
+        durationMs: monotonicNow() - started,
+        outcome: isDryRun(steps) ? lift(outcome) : outcome,
+      };
+    },
+    refuseUnseen(refusal) {
+      return {
+        ...noSteps,
+        decisionId: options.newDecisionId(),
+        startedAt: now(),
+        durationMs: 0,
+        outcome: refused(refusal),
+      };
+    },
+  };
+}
+
+function refused(refusal: Refusal): Outcome {
+  return { kind: 'refused', refusal };
+}
+
+function destinationOf(attributes: CheckAttributes | undefined, snapshot: TrustSnapshot) {
+  return spiffeIdIn(attributes?.destination?.principal) ?? snapshot.svids[0]?.spiffeId;
+}

@@ -1,0 +1,120 @@
+import { aborted } from '../runtime/abort.ts';
+import type { CheckTrace } from './check-trace.ts';
+import { problemOf, reasonCodeOf, reasonOf } from './outcome.ts';
+import type { Redactor } from './redaction.ts';
+
+/** One record in the form of OPA's decision log events (EventV1), with the outcome beside. */
+export type DecisionEvent = Readonly<Record<string, unknown>>;
+
+export type DecisionLogOptions = Readonly<{
+  /** Takes the finished records, e.g. to write them to the console. Must not throw. */
+  sink: (event: DecisionEvent) => void;
+  redact: Redactor;
+  /** Names of this sidecar that every record carries, e.g. `{ id, version }`. */
+  labels: Readonly<Record<string, string>>;
+  engine: string;
+  /** Records that wait beyond these are dropped: how many, and roughly how many bytes of requests they hold. */
+  maxQueued?: number | undefined;
+  maxQueuedBytes?: number | undefined;
+  meter: DecisionLogMeter;
+}>;
+
+export interface DecisionLogMeter {
+  /** A record was dropped because the queue was full. */
+  decisionDropped(): void;
+}
+
+export interface DecisionLog {
+  /** Queues the record of a Check; costs the Check nothing more. */
+  record(trace: CheckTrace): void;
+  /** Writes queued records until `signal` fires, then the rest. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+const batchSize = 64;
+const overheadBytes = 4 * 1024;
+
+/** The decision log, off the path of requests: what cannot be written in time is dropped and counted. */
+export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
+  const { sink, meter, maxQueued = 2_048, maxQueuedBytes = 32 * 1024 * 1024 } = options;
+  let queue: CheckTrace[] = [];
+  let queuedBytes = 0;
+  let wake: (() => void) | undefined;
+
+  function take(): CheckTrace[] {
+    const batch = queue.slice(0, batchSize);
+    queue = queue.slice(batchSize);
+    for (const trace of batch) queuedBytes -= weightOf(trace);
+    return batch;
+  }
+
+  function write(batch: readonly CheckTrace[]): void {
+    for (const trace of batch) sink(decisionEvent(trace, options));
+  }
+
+  return {
+    record(trace) {
+      const weight = weightOf(trace);
+      if (queue.length >= maxQueued || queuedBytes + weight > maxQueuedBytes) {
+        meter.decisionDropped();
+        return;
+      }
+      queue.push(trace);
+      queuedBytes += weight;
+      wake?.();
+    },
+    async run(signal) {
+      const stopped = aborted(signal);
+      while (!signal.aborted) {
+        if (queue.length === 0) {
+          await Promise.race([stopped, new Promise<void>((resolve) => (wake = resolve))]);
+          wake = undefined;
+        }
+        // A turn of the loop between batches: Checks that came meanwhile go first.
+        await new Promise((resolve) => setImmediate(resolve));
+        write(take());
+      }
+      while (queue.length > 0) write(take());
+    },
+  };
+}
+
+/** The record of one Check, without credentials and without what the mask names. */
+export function decisionEvent(
+  trace: CheckTrace,
+  options: Pick<DecisionLogOptions, 'redact' | 'labels' | 'engine'>,
+): DecisionEvent {
+  const { evaluation, outcome, query } = trace;
+  const revision = evaluation?.kind === 'failure' ? undefined : evaluation?.revision;
+  const { input, result, erased } = options.redact({
+    input: trace.input,
+    result: evaluation?.kind === 'result' ? evaluation.value : undefined,
+  });
+  const problem = problemOf(outcome);
+  const reasonCode = reasonCodeOf(outcome);
+  return {
+    labels: options.labels,
+    decision_id: trace.decisionId,
+    ...(revision === undefined || revision === '' ? {} : { bundles: { [options.engine]: { revision } } }),
+    ...(query === undefined ? {} : { path: query.path }),
+    ...(input === undefined ? {} : { input }),
+    ...(result === undefined ? {} : { result }),
+    ...(erased.length === 0 ? {} : { erased }),
+    ...(problem === undefined ? {} : { error: { code: reasonCode, message: problem } }),
+    outcome: outcome.kind,
+    ...(trace.peer?.id === undefined ? {} : { peer: trace.peer.id }),
+    ...(reasonCode === undefined ? {} : { reason_code: reasonCode }),
+    ...(reasonOf(outcome) === undefined ? {} : { reason: reasonOf(outcome) }),
+    timestamp: new Date(trace.startedAt).toISOString(),
+    metrics: {
+      timer_server_handler_ns: Math.round(trace.durationMs * 1e6),
+      ...(trace.engineMs === undefined ? {} : { timer_rego_query_eval_ns: Math.round(trace.engineMs * 1e6) }),
+    },
+  };
+}
+
+function weightOf({ request }: CheckTrace): number {
+  const http = request?.attributes?.request?.http;
+  // Body text, its parsed form and base64 come on top of one another.
+  return overheadBytes + 3 * ((http?.body?.length ?? 0) + (http?.rawBody?.length ?? 0));
+}

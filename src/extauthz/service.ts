@@ -1,0 +1,84 @@
+import { messageCodec } from '../grpc/protos.ts';
+import type { Service, UnaryMethod } from '../grpc/service.ts';
+import { toAppError } from '../runtime/errors.ts';
+import type { ResponseOptions } from './check-response.ts';
+import type { CheckTrace } from './check-trace.ts';
+import type { Checker } from './checker.ts';
+import { type Outcome, reasonCodeOf } from './outcome.ts';
+import { type ReasonCode, refuse } from './reason.ts';
+import { createResponseEncoder } from './response-encoder.ts';
+
+/** How a Check ended, for people and metrics: `dry_run` would have been another one. */
+export type CheckResult = 'allow' | 'deny' | 'failure' | 'dry_run';
+
+/** What the service counts; times in seconds. */
+export interface ExtAuthzMeter {
+  checked(result: CheckResult, reason: ReasonCode | 'none', seconds: number): void;
+  evaluated(seconds: number): void;
+}
+
+export type ExtAuthzServiceOptions = Readonly<{
+  checker: Checker;
+  response: ResponseOptions;
+  /** Checks under way at once; one more is refused at once, `overloaded`. */
+  maxConcurrent: number;
+  /** Sees every finished Check, with the outcome that went out. Must not throw. */
+  onDecision: (trace: CheckTrace) => void;
+  meter: ExtAuthzMeter;
+}>;
+
+const results: Readonly<Record<Outcome['kind'], CheckResult>> = Object.freeze({
+  allowed: 'allow',
+  lifted: 'dry_run',
+  denied: 'deny',
+  failed: 'failure',
+  refused: 'deny',
+});
+
+const overloaded = refuse('overloaded', 'too many Checks at once: see ext_authz.limits.max_concurrent');
+
+/**
+ * `envoy.service.auth.v3.Authorization`. A Check is answered with a CheckResponse whatever is wrong, because under
+ * failure_mode_allow a gRPC error that a client can provoke is an allow; only a caller that goes away gets an error.
+ */
+export function createExtAuthzService(options: ExtAuthzServiceOptions): Service {
+  const { checker, meter, maxConcurrent, onDecision } = options;
+  const request = messageCodec('envoy.service.auth.v3.CheckRequest');
+  const encode = createResponseEncoder(options.response);
+  let underWay = 0;
+
+  function answer(trace: CheckTrace): Buffer {
+    const { outcome, bytes } = encode(trace.outcome, trace.decisionId);
+    const told = outcome === trace.outcome ? trace : { ...trace, outcome };
+    meter.checked(results[outcome.kind], reasonCodeOf(outcome) ?? 'none', told.durationMs / 1e3);
+    if (told.engineMs !== undefined) meter.evaluated(told.engineMs / 1e3);
+    onDecision(told);
+    return bytes;
+  }
+
+  const check: UnaryMethod<unknown, Buffer> = {
+    kind: 'unary',
+    decode(bytes) {
+      try {
+        return request.decode(bytes);
+      } catch (error) {
+        // Judged like any other request that cannot be read: a value that is no message is refused as malformed.
+        return toAppError(error);
+      }
+    },
+    encode: (response) => response,
+    async handle(message, call) {
+      if (underWay >= maxConcurrent) return answer(checker.refuseUnseen(overloaded));
+      underWay += 1;
+      try {
+        return answer(await checker.check(message, call.signal, call.deadline));
+      } finally {
+        underWay -= 1;
+      }
+    },
+  };
+  return Object.freeze({
+    name: 'envoy.service.auth.v3.Authorization',
+    methods: Object.freeze({ Check: check }),
+  });
+}
