@@ -1,0 +1,130 @@
+import { type AgentOptions, Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import fetch, { FetchError, type RequestInit } from 'node-fetch';
+import { withDeadline } from '../runtime/abort.ts';
+import {
+  AbortedError,
+  AppError,
+  errnoOf,
+  LimitError,
+  MalformedError,
+  messageOf,
+  TimeoutError,
+  UnavailableError,
+} from '../runtime/errors.ts';
+
+export type HttpRequest = Readonly<{
+  method: 'GET' | 'POST' | 'PUT';
+  /** `http://host:port`, `https://host`, or `unix:///path.sock` for HTTP over a unix socket. */
+  url: string;
+  /** Path and query string, already encoded, put behind `url`; on a unix socket the only way to give one. */
+  path?: string | undefined;
+  headers?: Readonly<Record<string, string>> | undefined;
+  body?: string | Buffer | undefined;
+  timeoutMs: number;
+  /** A longer body of the answer, after decompression, is refused. */
+  maxBytes: number;
+}>;
+
+export type HttpResponse = Readonly<{
+  status: number;
+  /** Names in lower case; values of a repeated header joined by a comma. */
+  headers: Readonly<Record<string, string>>;
+  body: Buffer;
+}>;
+
+export interface HttpClient {
+  /**
+   * One exchange, whatever its status; redirects are answers, never followed. Rejects with UnavailableError when the
+   * server cannot be reached or breaks off, TimeoutError after `timeoutMs`, AbortedError when `signal` fires,
+   * LimitError for too long an answer, MalformedError for one that is not HTTP.
+   */
+  request(request: HttpRequest, signal: AbortSignal): Promise<HttpResponse>;
+  /** Ends idle connections. */
+  close(): void;
+}
+
+const idleMs = 30_000;
+
+/** An HTTP client that keeps connections alive; at most `maxSockets` to one server. */
+export function createHttpClient(options: Readonly<{ maxSockets: number }>): HttpClient {
+  const agentOptions = { keepAlive: true, maxSockets: options.maxSockets, timeout: idleMs };
+  const http = new HttpAgent(agentOptions);
+  const https = new HttpsAgent(agentOptions);
+  const sockets = new Map<string, HttpAgent>();
+
+  function route(request: HttpRequest): { url: string; agent: HttpAgent } {
+    const path = request.path ?? '';
+    if (!request.url.startsWith('unix://')) {
+      return {
+        url: request.url.replace(/\/$/, '') + path,
+        agent: request.url.startsWith('https:') ? https : http,
+      };
+    }
+    const socketPath = request.url.slice('unix://'.length);
+    const agent = sockets.get(socketPath) ?? unixAgent(agentOptions, socketPath);
+    sockets.set(socketPath, agent);
+    return { url: `http://localhost${path}`, agent };
+  }
+
+  return Object.freeze({
+    request: (request: HttpRequest, signal: AbortSignal) =>
+      withDeadline(request.timeoutMs, signal, async (bounded) => {
+        const { url, agent } = route(request);
+        try {
+          return await exchange(url, request, agent, bounded);
+        } catch (error) {
+          throw toHttpError(error, request);
+        }
+      }),
+    close() {
+      for (const agent of [http, https, ...sockets.values()]) agent.destroy();
+    },
+  });
+}
+
+/** Node hands an agent's options on to net.connect; its types do not say so. */
+function unixAgent(options: AgentOptions, socketPath: string): HttpAgent {
+  const withPath: AgentOptions & { socketPath: string } = { ...options, socketPath };
+  return new HttpAgent(withPath);
+}
+
+async function exchange(
+  url: string,
+  request: HttpRequest,
+  agent: HttpAgent,
+  signal: AbortSignal,
+): Promise<HttpResponse> {
+  const init: RequestInit = {
+    method: request.method,
+    headers: { ...request.headers },
+    agent,
+    redirect: 'manual',
+    size: request.maxBytes,
+    signal,
+  };
+  if (request.body !== undefined) init.body = request.body;
+  const response = await fetch(url, init);
+  const body = Buffer.from(await response.arrayBuffer());
+  return Object.freeze({
+    status: response.status,
+    headers: Object.freeze(Object.fromEntries(response.headers)),
+    body,
+  });
+}
+
+function toHttpError(error: unknown, request: HttpRequest): AppError {
+  if (error instanceof AppError) return error;
+  const where = `${request.method} ${request.url}${request.path ?? ''}`;
+  if (error instanceof Error && error.name === 'AbortError')
+    return new AbortedError(`${where} was cancelled`);
+  if (error instanceof FetchError && error.type === 'max-size') {
+    return new LimitError(`${where}: answer is longer than ${request.maxBytes} bytes`, { cause: error });
+  }
+  const errno = errnoOf(error);
+  if (errno === 'ETIMEDOUT') return new TimeoutError(`${where}: connection timed out`, { cause: error });
+  if (error instanceof Error && 'code' in error && /^(HPE_|Z_)/.test(String(error.code))) {
+    return new MalformedError(`${where}: answer is not valid HTTP`, { cause: error });
+  }
+  return new UnavailableError(`${where}: ${errno ?? messageOf(error)}`, { cause: error });
+}

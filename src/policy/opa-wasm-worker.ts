@@ -1,0 +1,31 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { messageOf } from '../runtime/errors.ts';
+import { type ChannelMemory, serveChannel } from './wasm-channel.ts';
+import { loadWasmPolicy, type WasmPolicySource } from './wasm-policy.ts';
+
+/** What a policy worker is started with. */
+export type PolicyWorkerData = Readonly<{ source: WasmPolicySource; memory: ChannelMemory }>;
+
+/** What a policy worker says once, after loading. */
+export type PolicyWorkerNews =
+  | Readonly<{ kind: 'ready'; entrypoints: ReadonlyMap<string, number> }>
+  | Readonly<{ kind: 'refused'; message: string }>;
+
+// The runtime package prints a policy's debug output. This thread never returns to its event loop, so the text would
+// pile up unread; and it may hold parts of a request.
+globalThis.console.log = () => {};
+
+const { source, memory } = workerData as PolicyWorkerData;
+
+function tell(news: PolicyWorkerNews): void {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is about windows
+  parentPort?.postMessage(news);
+}
+
+try {
+  const policy = loadWasmPolicy(source);
+  tell({ kind: 'ready', entrypoints: policy.entrypoints });
+  serveChannel(memory, (entrypoint, input) => policy.evaluate(entrypoint, input));
+} catch (error) {
+  tell({ kind: 'refused', message: messageOf(error) });
+}
