@@ -20,9 +20,9 @@ export function parseYaml(text: string): unknown {
   }
 }
 
-/** Writes a value as YAML, each collection on lines of its own and without anchors. */
+/** Writes a value as YAML without anchors, quoted so that readers of YAML 1.1 (Envoy: `n` is false) see the same. */
 export function formatYaml(value: unknown): string {
-  return stringify(value, { aliasDuplicateObjects: false, lineWidth: 0 });
+  return stringify(value, { aliasDuplicateObjects: false, compat: 'yaml-1.1', lineWidth: 0 });
 }
 
 function refused(faults: readonly string[]): ConfigError {
