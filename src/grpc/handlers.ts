@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type {
   handleBidiStreamingCall,
   handleServerStreamingCall,
@@ -120,6 +121,9 @@ async function* requestsOf(
     // Left alone on an early exit: the answers go out over the same stream.
     const messages: AsyncIterable<Buffer> = call.iterator({ destroyOnReturn: false });
     for await (const message of untilAborted(messages, signal)) yield decode(message);
+    // A cancelled call first looks like one whose requests are complete, and tells the truth a moment later.
+    await setImmediate();
+    if (signal.aborted) throw new AbortedError();
   } catch (error) {
     throw error instanceof AppError ? error : new AbortedError('the call is over', { cause: error });
   }

@@ -49,7 +49,7 @@ export async function listenUnix(options: UnixListenOptions, accept: Accept): Pr
   server.maxConnections = maxConnections;
   let privateDirectory: string | undefined;
   try {
-    privateDirectory = await mkdtemp(join(directory, '.'));
+    privateDirectory = await mkdtemp(join(directory, '.s'));
     await requireSafeParent(
       directory,
       (await stat(privateDirectory)).uid,
@@ -80,8 +80,8 @@ export async function listenUnix(options: UnixListenOptions, accept: Accept): Pr
   }
 }
 
-/** The private path and the lock path are both ten bytes longer than the directory, `/.svidecar~` being one more. */
-const besideBytes = 11;
+/** How much longer than the directory the longest path beside the socket may become: `/.svidecar~~~`, see withSocketLock. */
+const besideBytes = 13;
 
 function requireShortPath(path: string, directory: string): void {
   const bytes = Math.max(Buffer.byteLength(path), Buffer.byteLength(directory) + besideBytes);

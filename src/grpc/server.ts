@@ -65,10 +65,14 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   const sockets = new Set<Socket>();
   const listeners = new Set<Listener>();
   let stopped: Promise<void> | undefined;
+  let allClosed: (() => void) | undefined;
 
   function accept(socket: Socket): void {
     sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+    socket.once('close', () => {
+      sockets.delete(socket);
+      if (sockets.size === 0) allClosed?.();
+    });
     if (stopped === undefined) injector.injectConnection(socket);
     else socket.destroy();
   }
@@ -76,7 +80,9 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   async function stop(graceMs: number): Promise<void> {
     await Promise.all([...listeners].map((listener) => listener.close()));
     const drained = new AbortController();
-    server.tryShutdown(() => drained.abort());
+    allClosed = () => drained.abort();
+    if (sockets.size === 0) allClosed();
+    server.tryShutdown(() => {});
     const reason = new StatusError(Status.UNAVAILABLE, 'server is shutting down');
     for (const stream of scope.streams) stream.abort(reason);
     try {
