@@ -1,0 +1,106 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { createGrpcServer } from '../../src/grpc/server.ts';
+import { sleep } from '../../src/runtime/abort.ts';
+import { silentLogger } from '../../src/runtime/log.ts';
+import { createX509Authority } from '../../src/spiffe/authority.ts';
+import { parseSpiffeId, parseTrustDomain } from '../../src/spiffe/spiffe-id.ts';
+import { createDevSource } from '../../src/workload/dev.ts';
+import { createWorkloadApiService } from '../../src/workload/dev-server.ts';
+import type { IdentitySource } from '../../src/workload/identity-source.ts';
+import { type ForeignClient, goSpiffeClient, pySpiffeClient } from '../support/foreign-clients.ts';
+import { startProcess, tempDirectory } from '../support/process.ts';
+
+const trustDomain = parseTrustDomain('dev.local');
+const partner = parseTrustDomain('partner.test');
+const web = parseSpiffeId('spiffe://dev.local/web');
+const api = parseSpiffeId('spiffe://dev.local/api');
+
+const clients: readonly [string, (t: TestContext) => Promise<ForeignClient>, refusals: object][] = [
+  ['go-spiffe', goSpiffeClient, { wrong_audience: 'InvalidArgument', foreign_id: 'PermissionDenied' }],
+  ['py-spiffe', pySpiffeClient, { wrong_audience: 'INVALID_ARGUMENT', foreign_id: 'PERMISSION_DENIED' }],
+];
+
+for (const [name, build, refusals] of clients) {
+  test(`${name} gets and validates SVIDs and bundles of the dev Workload API and follows a rotation`, async (t) => {
+    const { command, args } = await build(t);
+    const { dev, source } = await createSource();
+    const address = await serve(t, source);
+    const client = await startProcess(t, { name, command, args: [...args, address, 'billing', api] });
+
+    const seen: unknown = JSON.parse(await client.waitForLine(/^\{/, { timeoutMs: 60_000 }));
+    assert.deepEqual(seen, {
+      verified_x509_svids: [web, api],
+      context_bundles: { [trustDomain]: 1, [partner]: 1 },
+      x509_bundles: { [trustDomain]: 1, [partner]: 1 },
+      jwt_bundles: { [trustDomain]: [await jwtKeyId(dev)] },
+      jwt_svids: [
+        { id: web, audience: ['billing'] },
+        { id: api, audience: ['billing'] },
+      ],
+      requested_jwt_svid: { id: api, audience: ['billing', 'extra'] },
+      validated_locally: api,
+      validated_by_server: api,
+      ...refusals,
+    });
+
+    const mark = client.lineCount();
+    await dev.rotate();
+    const rotated: unknown = JSON.parse(await client.waitForLine(/^\{/, { since: mark, timeoutMs: 30_000 }));
+    assert.deepEqual(rotated, { rotated_serial: await currentSerial(dev) });
+    assert.deepEqual(await client.exit, { code: 0, signal: undefined });
+  });
+}
+
+/** The dev source, and the same with a federated trust domain beside its own. */
+async function createSource() {
+  const now = Date.now();
+  const dev = await createDevSource({
+    trustDomain,
+    spiffeIds: [web, api],
+    svidTtlMs: 3_600_000,
+    jwtSvidTtlMs: 300_000,
+    now: Date.now,
+    sleep,
+    log: silentLogger,
+  });
+  const { certificate } = await createX509Authority({ trustDomain: partner, ttlMs: 3_600_000, now });
+  const federated = { trustDomain: partner, authorities: [certificate], crls: [] };
+  const source: IdentitySource = {
+    ...dev,
+    async *watchX509(signal) {
+      for await (const event of dev.watchX509(signal)) {
+        if (event.kind !== 'update') continue;
+        const bundles = new Map(event.value.bundles).set(partner, federated);
+        yield { kind: 'update', value: { ...event.value, bundles } };
+      }
+    },
+  };
+  return { dev, source };
+}
+
+async function serve(t: TestContext, source: IdentitySource): Promise<string> {
+  const path = join(await tempDirectory(t), 'workload.sock');
+  const server = createGrpcServer({
+    services: [createWorkloadApiService(source, Date.now)],
+    log: silentLogger,
+  });
+  t.after(() => server.shutdown(0));
+  const { address } = await server.listen({ kind: 'unix', path }, 0o600);
+  return address;
+}
+
+async function jwtKeyId(source: IdentitySource): Promise<string | undefined> {
+  for await (const event of source.watchJwtBundles(AbortSignal.timeout(5_000))) {
+    if (event.kind === 'update') return event.value.get(trustDomain)?.authorities[0]?.keyId;
+  }
+  return undefined;
+}
+
+async function currentSerial(source: IdentitySource): Promise<string | undefined> {
+  for await (const event of source.watchX509(AbortSignal.timeout(5_000))) {
+    if (event.kind === 'update') return event.value.svids[0].chain[0].serial;
+  }
+  return undefined;
+}
