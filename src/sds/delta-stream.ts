@@ -62,56 +62,50 @@ export function stepDelta(
   event: StreamEvent<DeltaRequest>,
 ): Step<DeltaState, DeltaAnswer> {
   if (event.kind === 'snapshot') return answer(state, event, []);
-  const { request, catalog } = event;
+  const { request } = event;
   const subscription = changeNames(state.subscription, request, state.settings.maxNames);
   const replied = takeReply(state, request);
-  const { told } = replied.state;
+  const first = state.subscription === undefined;
   const next: DeltaState = {
     ...replied.state,
     node: request.node ?? state.node,
     subscription,
-    told:
-      state.subscription === undefined
-        ? heldFromBefore(request.initialVersions, subscription)
-        : new Map([...told].filter(([name]) => subscription.everything || subscription.names.has(name))),
-    owed:
-      state.subscription === undefined
-        ? state.owed
-        : new Set([
-            ...state.owed,
-            ...owedAfter(state, state.subscription, subscription, request, catalog.ready),
-          ]),
+    told: new Map(
+      [...(first ? heldFromBefore(request) : replied.state.told)].filter(([name]) =>
+        covers(subscription, name),
+      ),
+    ),
+    owed: first ? state.owed : new Set(owedAfter(replied.state, subscription, event)),
   };
   return answer(next, event, replied.notes);
 }
 
-/** What a first request says its client still holds; only of names it subscribes to. */
-function heldFromBefore(
-  versions: ReadonlyMap<string, string>,
-  subscription: Subscription,
-): ReadonlyMap<string, Told> {
+function covers(subscription: Subscription, name: string): boolean {
+  return subscription.everything || subscription.names.has(name);
+}
+
+/** What a first request says its client still holds from an earlier stream. */
+function heldFromBefore({ initialVersions }: DeltaRequest): ReadonlyMap<string, Told> {
   return new Map(
-    [...versions]
-      .filter(([name]) => subscription.everything || subscription.names.has(name))
-      .map(([name, version]) => [name, { kind: 'sent', version, nonce: undefined }]),
+    [...initialVersions].map(([name, version]) => [name, { kind: 'sent', version, nonce: undefined }]),
   );
 }
 
-/** The names that a later request wants to hear of even if nothing has changed. */
+/** The names that the client wants to hear of even if nothing has changed. */
 function owedAfter(
   state: DeltaState,
-  before: Subscription,
-  after: Subscription,
-  request: DeltaRequest,
-  ready: boolean,
+  subscription: Subscription,
+  { request, catalog }: Extract<StreamEvent<DeltaRequest>, { kind: 'request' }>,
 ): readonly string[] {
+  const before = [...state.owed].filter((name) => subscription.names.has(name) || state.told.has(name));
   // xDS: a name in the subscribe list is answered even when the server believes that the client has it.
-  const again = request.subscribe.filter((name) => after.names.has(name));
+  const again = request.subscribe.filter((name) => subscription.names.has(name));
   const all = request.subscribe.includes(wildcard) ? state.told.keys() : [];
   // xDS: who lets go of a name but still has the wildcard wants to hear what the wildcard says of it.
-  const released =
-    after.everything && ready ? request.unsubscribe.filter((name) => before.names.has(name)) : [];
-  return [...again, ...all, ...released];
+  const released = catalog.ready
+    ? request.unsubscribe.filter((name) => state.subscription?.names.has(name))
+    : [];
+  return [...before, ...again, ...all, ...released].filter((name) => covers(subscription, name));
 }
 
 /**

@@ -60,8 +60,9 @@ export function rememberDomains(known: KnownDomains, snapshot: TrustSnapshot): K
 }
 
 /**
- * The resources of a snapshot; `known` includes its own domains (`rememberDomains`). `unsatisfiable` is the certificate of an authority whose key nobody has: it stands in
- * wherever an empty bundle would have to go out, because Envoy refuses an empty one and keeps its old trust.
+ * The resources of a snapshot; `known` includes its own domains (`rememberDomains`). `unsatisfiable` is the certificate
+ * of an authority whose key nobody has: it stands in wherever an empty bundle would have to go out, because Envoy
+ * refuses an empty one and keeps its old trust.
  */
 export function createCatalog(
   snapshot: TrustSnapshot,
