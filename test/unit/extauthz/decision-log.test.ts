@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict';
+import { before, test } from 'node:test';
+import { createDecisionLog, type DecisionEvent, decisionEvent } from '../../../src/extauthz/decision-log.ts';
+import { createRedactor } from '../../../src/extauthz/redaction.ts';
+import {
+  answering,
+  checkOnce,
+  createTrust,
+  failing,
+  functionEngine,
+  getRequest,
+  type Trust,
+  web,
+} from './harness.ts';
+
+let trust: Trust;
+before(async () => {
+  trust = await createTrust();
+});
+
+const options = { redact: createRedactor([]), labels: { id: 'sidecar-1' }, engine: 'wasm' };
+
+test('the record of an allow has the members of an OPA decision log event', async () => {
+  const engine = functionEngine(() => ({ kind: 'result', value: { allowed: true }, revision: 'r7' }));
+  const trace = await checkOnce(trust, { engine }, getRequest());
+  const { metrics, input, ...rest } = decisionEvent(trace, options);
+  assert.deepEqual(rest, {
+    labels: { id: 'sidecar-1' },
+    decision_id: trace.decisionId,
+    bundles: { wasm: { revision: 'r7' } },
+    path: 'envoy/authz/allow',
+    result: { allowed: true },
+    outcome: 'allowed',
+    peer: web,
+    timestamp: '2026-06-01T12:00:00.000Z',
+  });
+  assert.equal((input as Record<string, unknown>)['source_principal'], web);
+  const { timer_server_handler_ns: total, timer_rego_query_eval_ns: evaluation } = metrics as Record<
+    string,
+    number
+  >;
+  assert.ok(Number.isInteger(total) && Number.isInteger(evaluation));
+  assert.ok((total ?? 0) >= (evaluation ?? 0));
+});
+
+test('the record of a denial has reason and code, and no error', async () => {
+  const trace = await checkOnce(trust, { engine: answering({ allow: false, reason: 'late' }) }, getRequest());
+  const event = decisionEvent(trace, options);
+  assert.equal(event['reason'], 'late');
+  assert.equal(event['reason_code'], 'policy_denied');
+  assert.equal('error' in event, false);
+});
+
+test('the record of a failure has the error and no result', async () => {
+  const trace = await checkOnce(trust, { engine: failing('engine_error') }, getRequest());
+  const event = decisionEvent(trace, options);
+  assert.deepEqual(event['error'], { code: 'engine_error', message: 'made to fail: engine_error' });
+  assert.equal('result' in event, false);
+  assert.equal('input' in event, true);
+});
+
+test('dry-run is recorded with the real decision', async () => {
+  const trace = await checkOnce(trust, { engine: answering(false), dryRun: true }, getRequest());
+  const event = decisionEvent(trace, options);
+  assert.equal(event['outcome'], 'lifted');
+  assert.equal(event['reason_code'], 'policy_denied');
+  assert.equal(event['result'], false);
+});
+
+test('a refusal before the policy is recorded without input', async () => {
+  const trace = await checkOnce(trust, {}, getRequest({ principal: '' }));
+  const event = decisionEvent(trace, options);
+  assert.equal('input' in event, false);
+  assert.equal(event['reason_code'], 'no_peer_identity');
+  assert.deepEqual(event['error'], { code: 'no_peer_identity', message: 'the peer has no SPIFFE ID' });
+});
+
+test('erased pointers are listed', async () => {
+  const trace = await checkOnce(trust, {}, getRequest({ headers: { authorization: 'Bearer x' } }));
+  assert.deepEqual(decisionEvent(trace, options)['erased'], [
+    '/input/attributes/request/http/headers/authorization',
+  ]);
+});
+
+async function logOf(limits: { maxQueued?: number; maxQueuedBytes?: number }) {
+  const events: DecisionEvent[] = [];
+  let dropped = 0;
+  const log = createDecisionLog({
+    ...options,
+    ...limits,
+    sink: (event) => events.push(event),
+    meter: { decisionDropped: () => (dropped += 1) },
+  });
+  const trace = await checkOnce(trust, {}, getRequest());
+  return { log, events, trace, dropped: () => dropped };
+}
+
+test('records are written off the path of the Check, in order, and the rest when it stops', async () => {
+  const { log, events, trace } = await logOf({});
+  for (let i = 0; i < 150; i++) log.record({ ...trace, decisionId: String(i) });
+  assert.equal(events.length, 0);
+  const stop = new AbortController();
+  const running = log.run(stop.signal);
+  await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  assert.ok(events.length > 0);
+  log.record({ ...trace, decisionId: '150' });
+  stop.abort();
+  await running;
+  assert.deepEqual(
+    events.map((event) => event['decision_id']),
+    Array.from({ length: 151 }, (_, i) => String(i)),
+  );
+});
+
+test('a record wakes a log that has nothing to do', async () => {
+  const { events, trace } = await logOf({});
+  const written = Promise.withResolvers<void>();
+  const stop = new AbortController();
+  const waking = createDecisionLog({
+    ...options,
+    sink: (event) => {
+      events.push(event);
+      written.resolve();
+    },
+    meter: { decisionDropped() {} },
+  });
+  const running = waking.run(stop.signal);
+  await new Promise((resolve) => setImmediate(resolve));
+  waking.record(trace);
+  await written.promise;
+  assert.equal(events.length, 1);
+  stop.abort();
+  await running;
+});
+
+test('a full queue drops and counts, by number and by size', async () => {
+  const few = await logOf({ maxQueued: 2 });
+  for (let i = 0; i < 5; i++) few.log.record(few.trace);
+  assert.equal(few.dropped(), 3);
+
+  const small = await logOf({ maxQueuedBytes: 20_000 });
+  const big = await checkOnce(trust, {}, getRequest({ body: 'x'.repeat(6_000) }));
+  small.log.record(big);
+  assert.equal(small.dropped(), 1);
+  small.log.record(small.trace);
+  assert.equal(small.dropped(), 1);
+});
