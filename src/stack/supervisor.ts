@@ -33,6 +33,7 @@ export async function runStack<T>(
 ): Promise<T> {
   const { graceMs, sleep } = options;
   const running: Child[] = [];
+  const starting = new Set<Promise<Child>>();
   const failed = new AbortController();
   const linked = AbortSignal.any([signal, failed.signal]);
   let failure: UnavailableError | undefined;
@@ -50,7 +51,7 @@ export async function runStack<T>(
     await child.stop(graceMs, sleep);
   };
 
-  const start = async (spec: ServiceSpec): Promise<Child> => {
+  const startOne = async (spec: ServiceSpec): Promise<Child> => {
     if (linked.aborted) throw new AbortedError();
     const child = await startChild(spec);
     running.push(child);
@@ -60,11 +61,24 @@ export async function runStack<T>(
     return child;
   };
 
+  const start = async (spec: ServiceSpec): Promise<Child> => {
+    const started = startOne(spec);
+    starting.add(started);
+    try {
+      return await started;
+    } finally {
+      starting.delete(started);
+    }
+  };
+
   try {
     return await work({ start, stop }, linked);
   } catch (error) {
     throw failure ?? toAppError(error);
   } finally {
+    // A start that runs beside the one that failed must not leave a child behind our back.
+    failed.abort();
+    await Promise.allSettled(starting);
     for (const child of running.toReversed()) await stop(child);
   }
 }

@@ -101,6 +101,25 @@ test('when the signal fires every child is stopped before the error comes out', 
   assert.ok(children.length === 1 && children.every(isGone));
 });
 
+test('starts that run side by side leave nothing behind when one of them fails', async () => {
+  const pids: number[] = [];
+  const running = runStack(options, never, (stack) =>
+    Promise.all([
+      stack.start(service('bad', 'process.exit(2)', { ready: () => Promise.resolve(false) })),
+      ...['one', 'two'].map((name) =>
+        stack.start(
+          service(name, `console.log(process.pid); ${IDLE}`, {
+            ready: () => Promise.resolve(false),
+            onLine: (line) => pids.push(Number(line)),
+          }),
+        ),
+      ),
+    ]),
+  );
+  await assert.rejects(running, /bad ended by itself/);
+  for (const pid of pids) assert.throws(() => process.kill(pid, 0), { code: 'ESRCH' });
+});
+
 test('a child stopped on purpose is no failure', async () => {
   await runStack(options, never, async (stack, signal) => {
     const child = await stack.start(service('one'));

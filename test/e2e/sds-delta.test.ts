@@ -1,0 +1,3 @@
+import { testSds } from './sds-cases.ts';
+
+testSds('DELTA_GRPC');
