@@ -35,7 +35,7 @@ test('certificates rotate three times under load without a failed request, and e
   await startEnvoy(t, { name: 'client envoy', config: client });
 
   const stop = new AbortController();
-  // Connections of the client Envoy to the server are opened anew now and then, so that handshakes meet the rotation.
+  // The client Envoy opens a new connection every 20 requests, so that handshakes meet the rotation.
   const traffic = runTraffic(
     {
       request: { port: entry, path: '/' },
