@@ -10,6 +10,14 @@ import type { X509Context } from '../spiffe/x509-context.ts';
 import { buildStruct } from './claims-struct.ts';
 import type { IdentitySource, WatchEvent } from './identity-source.ts';
 
+const x509Response = messageCodec('X509SVIDResponse');
+const x509BundlesResponse = messageCodec('X509BundlesResponse');
+const jwtBundlesResponse = messageCodec('JWTBundlesResponse');
+const jwtSvidRequest = messageCodec('JWTSVIDRequest');
+const jwtSvidResponse = messageCodec('JWTSVIDResponse');
+const validateRequest = messageCodec('ValidateJWTSVIDRequest');
+const validateResponse = messageCodec('ValidateJWTSVIDResponse');
+
 /**
  * A standard SPIFFE Workload API over an identity source: every message is the full state, the first comes at once, and
  * statuses and their texts are SPIRE's. Whoever reaches the socket gets the identities, so its file mode is the only
@@ -22,13 +30,13 @@ export function createWorkloadApiService(source: IdentitySource, now: () => numb
       FetchX509SVID: stream(
         'X509SVIDRequest',
         (signal) => source.watchX509(signal),
-        (context) => messageCodec('X509SVIDResponse').encode(x509Response(context)),
+        (context) => x509Response.encode(x509Message(context)),
       ),
       FetchX509Bundles: stream(
         'X509BundlesRequest',
         (signal) => source.watchX509(signal),
         ({ bundles }) =>
-          messageCodec('X509BundlesResponse').encode({
+          x509BundlesResponse.encode({
             crl: [...bundles.values()].flatMap(({ crls }) => crls),
             bundles: Object.fromEntries([...bundles.values()].map(bundleEntry)),
           }),
@@ -37,7 +45,7 @@ export function createWorkloadApiService(source: IdentitySource, now: () => numb
         'JWTBundlesRequest',
         (signal) => source.watchJwtBundles(signal),
         (bundles) =>
-          messageCodec('JWTBundlesResponse').encode({
+          jwtBundlesResponse.encode({
             bundles: Object.fromEntries(
               [...bundles.values()].map((bundle) => [
                 idOfTrustDomain(bundle.trustDomain),
@@ -81,13 +89,11 @@ function stream<T>(
 }
 
 function fetchJwtSvid(source: IdentitySource): Method {
-  const request = messageCodec('JWTSVIDRequest');
-  const response = messageCodec('JWTSVIDResponse');
   return {
     kind: 'unary',
-    decode: request.decode,
-    encode: response.encode,
-    async handle({ audience, spiffeId }: ReturnType<typeof request.decode>, call: CallContext) {
+    decode: jwtSvidRequest.decode,
+    encode: jwtSvidResponse.encode,
+    async handle({ audience, spiffeId }: ReturnType<typeof jwtSvidRequest.decode>, call: CallContext) {
       requireHeader(call);
       if (audience.length === 0 || audience.includes('')) throw invalid('audience must be specified');
       const id = spiffeId === '' ? undefined : requestedId(spiffeId);
@@ -102,13 +108,11 @@ function fetchJwtSvid(source: IdentitySource): Method {
 }
 
 function validateJwtSvid(source: IdentitySource, now: () => number): Method {
-  const request = messageCodec('ValidateJWTSVIDRequest');
-  const response = messageCodec('ValidateJWTSVIDResponse');
   return {
     kind: 'unary',
-    decode: request.decode,
-    encode: response.encode,
-    async handle({ audience, svid }: ReturnType<typeof request.decode>, call: CallContext) {
+    decode: validateRequest.decode,
+    encode: validateResponse.encode,
+    async handle({ audience, svid }: ReturnType<typeof validateRequest.decode>, call: CallContext) {
       requireHeader(call);
       if (audience === '') throw invalid('audience must be specified');
       if (svid === '') throw invalid('svid must be specified');
@@ -140,7 +144,7 @@ async function currentJwtBundles(source: IdentitySource, call: CallContext): Pro
   throw new StatusError(Status.UNAVAILABLE, 'no JWT bundle');
 }
 
-function x509Response({ svids, bundles }: X509Context) {
+function x509Message({ svids, bundles }: X509Context) {
   const own = new Set(svids.map(({ spiffeId }) => trustDomainOf(spiffeId)));
   const all = [...bundles.values()];
   return {

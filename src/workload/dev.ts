@@ -135,12 +135,15 @@ async function rotateAuthorities(
     newAuthority,
   }: { now: number; svidTtlMs: number; newAuthority: () => Promise<X509Authority> },
 ): Promise<Authorities> {
-  const remainingMs = current.signing.certificate.notAfter - now;
+  const lastsMs = (authority: X509Authority): number => authority.certificate.notAfter - now;
+  const remainingMs = lastsMs(current.signing);
   const retired = current.retired.filter(({ until }) => until > now);
   // After a long sleep of the machine there may be no time left for an overlap.
   const mustSwitch = remainingMs < svidTtlMs;
   if (mustSwitch || (current.next !== undefined && current.next.usableAt <= now)) {
-    const signing = current.next?.authority ?? (await newAuthority());
+    const published = current.next?.authority;
+    const fit = published !== undefined && lastsMs(published) >= svidTtlMs;
+    const signing = fit ? published : await newAuthority();
     const old = { certificate: current.signing.certificate, until: now + svidTtlMs };
     return { signing, next: undefined, retired: [...retired, old] };
   }

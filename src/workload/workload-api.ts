@@ -39,6 +39,9 @@ export function createWorkloadApiSource(options: WorkloadApiSourceOptions): Iden
   }
   const client = createWorkloadClient({ address, answerTimeoutMs, now });
 
+  /** Seconds since then; the clock may have been set back meanwhile. */
+  const secondsSince = (startedAt: number): number => Math.max(0, now() - startedAt) / 1000;
+
   async function* attempt(
     rpc: WorkloadRpc,
     method: StreamMethod,
@@ -47,7 +50,7 @@ export function createWorkloadApiSource(options: WorkloadApiSourceOptions): Iden
     const startedAt = now();
     let waiting = true;
     for await (const message of client.stream(method, signal)) {
-      if (waiting) meter.answered(rpc, (now() - startedAt) / 1000);
+      if (waiting) meter.answered(rpc, secondsSince(startedAt));
       waiting = false;
       yield message;
     }
@@ -87,7 +90,7 @@ export function createWorkloadApiSource(options: WorkloadApiSourceOptions): Iden
       const startedAt = now();
       try {
         const svids = await client.fetchJwtSvids(request, signal);
-        meter.answered('fetch_jwt_svid', (now() - startedAt) / 1000);
+        meter.answered('fetch_jwt_svid', secondsSince(startedAt));
         meter.updated('fetch_jwt_svid');
         return svids;
       } catch (error) {
