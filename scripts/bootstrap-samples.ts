@@ -1,0 +1,62 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { loadConfig } from '../src/config/load.ts';
+import { type BootstrapOptions, buildBootstrap, formatBootstrap } from '../src/envoy/bootstrap.ts';
+import { parseIdPattern } from '../src/spiffe/match.ts';
+
+const server: BootstrapOptions = {
+  mode: 'server',
+  protocol: 'http',
+  sds: 'sotw',
+  listener: { host: '0.0.0.0', port: 8443 },
+  upstream: { kind: 'tcp', host: '127.0.0.1', port: 8080 },
+  admin: { host: '127.0.0.1', port: 9901 },
+  nodeId: 'envoy',
+  nodeCluster: 'envoy',
+};
+
+const samples: readonly Readonly<{ name: string; flags: string; options: BootstrapOptions }>[] = [
+  {
+    name: 'sds-ext-authz',
+    flags: '--listener 0.0.0.0:8443 --upstream 127.0.0.1:8080',
+    options: server,
+  },
+  {
+    name: 'delta-sds',
+    flags: '--listener 0.0.0.0:8443 --upstream 127.0.0.1:8080 --sds delta',
+    options: { ...server, sds: 'delta' },
+  },
+  {
+    name: 'tcp-ext-authz',
+    flags: '--listener 0.0.0.0:8443 --upstream 127.0.0.1:8080 --protocol tcp',
+    options: { ...server, protocol: 'tcp' },
+  },
+  {
+    name: 'client',
+    flags:
+      '--mode client --listener 127.0.0.1:9000 --upstream web.internal:8443 --upstream-spiffe-id spiffe://example.org/service/web',
+    options: {
+      ...server,
+      mode: 'client',
+      listener: { host: '127.0.0.1', port: 9000 },
+      upstream: { kind: 'tcp', host: 'web.internal', port: 8443 },
+      upstreamIdentity: parseIdPattern('spiffe://example.org/service/web'),
+    },
+  },
+];
+
+/** The files of bootstrap/ by their path in the project, with the flags that print each. */
+export function bootstrapSamples(
+  root: string,
+): readonly Readonly<{ path: string; flags: string; text: string }>[] {
+  const text = readFileSync(join(root, 'bootstrap/svidecar.yaml'), 'utf8');
+  const { config } = loadConfig({ text, env: {} });
+  return samples.map(({ name, flags, options }) => {
+    const all = `${flags} --envoy-admin 127.0.0.1:9901`;
+    return {
+      path: `bootstrap/${name}.yaml`,
+      flags: all,
+      text: `# svidecar bootstrap --config svidecar.yaml ${all}\n${formatBootstrap(buildBootstrap(config, options))}`,
+    };
+  });
+}

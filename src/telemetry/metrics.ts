@@ -1,0 +1,221 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+
+/** What is held, for the gauges of expiry; times in milliseconds since the epoch. */
+export type HeldIdentity = Readonly<{
+  svids: readonly Readonly<{ spiffeId: string; expiresAt: number }>[];
+  bundles: readonly Readonly<{
+    trustDomain: string;
+    x509Authorities: number;
+    jwtAuthorities: number;
+    /** When the last X.509 authority expires; undefined when there is none. */
+    expiresAt: number | undefined;
+  }>[];
+}>;
+
+/** Every meter of the program: each group fits the interface that its room declares. */
+export type Metrics = ReturnType<typeof createMetrics>;
+
+const prefix = 'svidecar_';
+/** A Check takes parts of a millisecond with wasm, and up to policy.timeout when the engine is slow. */
+const latencyBuckets = [
+  0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5,
+];
+const answerBuckets = [0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30];
+
+/**
+ * Registers every metric, once, on a registry of its own. Labels have closed sets of values, or our own SPIFFE IDs and
+ * the trust domains held, which are bounded; nothing that a peer can choose is ever a label.
+ */
+export function createMetrics(info: { version: string; nodeVersion: string }) {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry, prefix });
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter<L>({ name: prefix + name, help, labelNames: [...labelNames], registers: [registry] });
+  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Gauge<L>({ name: prefix + name, help, labelNames: [...labelNames], registers: [registry] });
+  const histogram = <L extends string>(
+    name: string,
+    help: string,
+    buckets: readonly number[],
+    labelNames: readonly L[] = [],
+  ) =>
+    new Histogram<L>({
+      name: prefix + name,
+      help,
+      labelNames: [...labelNames],
+      buckets: [...buckets],
+      registers: [registry],
+    });
+
+  gauge('build_info', 'Always 1; the version of the program and of Node.', ['version', 'node']).set(
+    { version: info.version, node: info.nodeVersion },
+    1,
+  );
+
+  return Object.freeze({
+    identity: identityMetrics(gauge),
+    workload: workloadMetrics(counter, histogram),
+    trust: trustMetrics(counter),
+    sds: sdsMetrics(counter, gauge),
+    extAuthz: extAuthzMetrics(counter, histogram),
+    policy: policyMetrics(counter),
+    decisionLog: decisionLogMetrics(counter),
+    /** The answer to a scrape, in Prometheus' text format. */
+    async render(): Promise<{ contentType: string; body: string }> {
+      return { contentType: registry.contentType, body: await registry.metrics() };
+    },
+    /** Every metric in the order of its registration, for the reference. */
+    list: () => registry.getMetricsAsArray().map(describe),
+  });
+}
+
+/** prom-client keeps these on every metric, but tells its types only of a part. */
+function describe(metric: object) {
+  const { name, help, labelNames, constructor } = metric as {
+    name: string;
+    help: string;
+    labelNames: readonly string[];
+    constructor: { name: string };
+  };
+  return Object.freeze({ name, help, type: constructor.name.toLowerCase(), labels: [...labelNames].sort() });
+}
+
+type NewCounter = <L extends string>(name: string, help: string, labels?: readonly L[]) => Counter<L>;
+type NewGauge = <L extends string>(name: string, help: string, labels?: readonly L[]) => Gauge<L>;
+type NewHistogram = <L extends string>(
+  name: string,
+  help: string,
+  buckets: readonly number[],
+  labels?: readonly L[],
+) => Histogram<L>;
+
+function identityMetrics(gauge: NewGauge) {
+  const svidExpiry = gauge(
+    'svid_expiry_timestamp_seconds',
+    'When the X.509-SVID held for this SPIFFE ID expires, in seconds since the epoch.',
+    ['spiffe_id'],
+  );
+  const bundleExpiry = gauge(
+    'bundle_expiry_timestamp_seconds',
+    'When the last X.509 authority held for this trust domain expires, in seconds since the epoch.',
+    ['trust_domain'],
+  );
+  const authorities = gauge('bundle_authorities', 'Authorities held for this trust domain.', [
+    'trust_domain',
+    'kind',
+  ]);
+  return Object.freeze({
+    /** Tells what is held now; what was held before is forgotten. */
+    held({ svids, bundles }: HeldIdentity): void {
+      svidExpiry.reset();
+      bundleExpiry.reset();
+      authorities.reset();
+      for (const { spiffeId, expiresAt } of svids) svidExpiry.set({ spiffe_id: spiffeId }, expiresAt / 1000);
+      for (const { trustDomain, x509Authorities, jwtAuthorities, expiresAt } of bundles) {
+        authorities.set({ trust_domain: trustDomain, kind: 'x509' }, x509Authorities);
+        authorities.set({ trust_domain: trustDomain, kind: 'jwt' }, jwtAuthorities);
+        if (expiresAt !== undefined) bundleExpiry.set({ trust_domain: trustDomain }, expiresAt / 1000);
+      }
+    },
+  });
+}
+
+function workloadMetrics(counter: NewCounter, histogram: NewHistogram) {
+  const updates = counter('workload_updates_total', 'Good messages from the Workload API.', ['rpc']);
+  const failures = counter(
+    'workload_failures_total',
+    'Calls and messages of the Workload API that came to nothing.',
+    ['rpc', 'reason'],
+  );
+  const answers = histogram(
+    'workload_answer_seconds',
+    'Time from a call to the Workload API to its first answer.',
+    answerBuckets,
+    ['rpc'],
+  );
+  return Object.freeze({
+    updated: (rpc: string): void => updates.inc({ rpc }),
+    failed: (rpc: string, reason: string): void => failures.inc({ rpc, reason }),
+    answered: (rpc: string, seconds: number): void => answers.observe({ rpc }, seconds),
+  });
+}
+
+function trustMetrics(counter: NewCounter) {
+  const updates = counter('trust_updates_total', 'Updates of SVIDs and bundles, and what became of them.', [
+    'kind',
+    'outcome',
+  ]);
+  const rotations = counter('svid_rotations_total', 'X.509-SVIDs that replaced another one of the same ID.', [
+    'spiffe_id',
+  ]);
+  return Object.freeze({
+    applied: (kind: string, outcome: string): void => updates.inc({ kind, outcome }),
+    rotated: (spiffeId: string): void => rotations.inc({ spiffe_id: spiffeId }),
+  });
+}
+
+function sdsMetrics(counter: NewCounter, gauge: NewGauge) {
+  const streams = gauge('sds_streams', 'SDS streams that are open.', ['protocol']);
+  const opened = counter('sds_streams_opened_total', 'SDS streams that were opened.', ['protocol']);
+  const pushes = counter('sds_pushes_total', 'Secrets that were sent to Envoys.', ['kind']);
+  const acks = counter('sds_acks_total', 'Secrets that Envoys accepted.', ['kind']);
+  const nacks = counter('sds_nacks_total', 'Secrets that Envoys refused.', ['kind']);
+  const unknown = counter('sds_unknown_names_total', 'Names asked for that nothing was known of.', ['kind']);
+  return Object.freeze({
+    streamOpened(protocol: string): void {
+      streams.inc({ protocol });
+      opened.inc({ protocol });
+    },
+    streamClosed: (protocol: string): void => streams.dec({ protocol }),
+    pushed: (kind: string): void => pushes.inc({ kind }),
+    acked: (kind: string): void => acks.inc({ kind }),
+    nacked: (kind: string): void => nacks.inc({ kind }),
+    unknownName: (kind: string): void => unknown.inc({ kind }),
+  });
+}
+
+function extAuthzMetrics(counter: NewCounter, histogram: NewHistogram) {
+  const checks = counter('checks_total', 'Checks answered, by outcome and reason code.', [
+    'outcome',
+    'reason',
+  ]);
+  const checkSeconds = histogram(
+    'check_seconds',
+    'Time from a Check to its answer, policy included.',
+    latencyBuckets,
+    ['outcome'],
+  );
+  const engineSeconds = histogram(
+    'engine_seconds',
+    'Time the policy engine took for one query.',
+    latencyBuckets,
+  );
+  return Object.freeze({
+    checked(outcome: string, reason: string, seconds: number): void {
+      checks.inc({ outcome, reason });
+      checkSeconds.observe({ outcome }, seconds);
+    },
+    evaluated: (seconds: number): void => engineSeconds.observe(seconds),
+  });
+}
+
+function policyMetrics(counter: NewCounter) {
+  const bundles = counter('policy_bundles_total', 'Policy bundles that were taken into force or refused.', [
+    'outcome',
+  ]);
+  const workers = counter('policy_workers_replaced_total', 'Policy workers that ended and were replaced.', [
+    'cause',
+  ]);
+  return Object.freeze({
+    bundleLoaded: (outcome: string): void => bundles.inc({ outcome }),
+    workerReplaced: (cause: string): void => workers.inc({ cause }),
+  });
+}
+
+function decisionLogMetrics(counter: NewCounter) {
+  const dropped = counter(
+    'decisions_dropped_total',
+    'Decision log records dropped because they came too fast.',
+  );
+  return Object.freeze({ decisionDropped: (): void => dropped.inc() });
+}
