@@ -48,6 +48,7 @@ describe('source over the Workload API', () => {
   let stopping: AbortController;
   let fakes: FakeWorkloadApi[];
   let metered: string[];
+  let warnings: string[];
 
   beforeEach(() => {
     directory = mkdtempSync(join(tmpdir(), 'workload-'));
@@ -56,6 +57,7 @@ describe('source over the Workload API', () => {
     stopping = new AbortController();
     fakes = [];
     metered = [];
+    warnings = [];
   });
 
   afterEach(() => {
@@ -81,7 +83,7 @@ describe('source over the Workload API', () => {
       },
       random: Math.random,
       now: Date.now,
-      log: silentLogger,
+      log: { ...silentLogger, warn: (_, message) => warnings.push(message) },
       meter: {
         updated: (rpc) => metered.push(`${rpc} updated`),
         failed: (rpc, failure) => metered.push(`${rpc} ${failure}`),
@@ -287,7 +289,7 @@ describe('source over the Workload API', () => {
         if (attempt > 0) send(good);
       },
     });
-    const events = watchX509(undefined, 100);
+    const events = watchX509(undefined, 400);
     await expectFailed(events, /took the call but gave no answer/);
     await expectUpdate(events);
   });
@@ -321,6 +323,14 @@ describe('source over the Workload API', () => {
       break;
     }
     await closed.promise;
+  });
+
+  it('warns once, at the start, when the agent is reached over the network', () => {
+    source('tcp://127.0.0.1:8081');
+    assert.deepEqual(warnings, []);
+    source('tcp://192.0.2.1:8081');
+    assert.equal(warnings.length, 1);
+    assert.match(warnings[0] ?? '', /over the network without encryption/);
   });
 
   it('refuses a bad address at once', () => {
