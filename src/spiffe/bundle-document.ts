@@ -79,7 +79,8 @@ function parseDocument(text: string, trustDomain: TrustDomain): JsonObject {
       `bundle of trust domain ${trustDomain} is longer than ${maxDocumentLength} characters`,
     );
   }
-  return parseJsonObject(text, `bundle of trust domain ${trustDomain}`);
+  // spiffe_sequence may need 64 bits (§4.1.1).
+  return parseJsonObject(text, `bundle of trust domain ${trustDomain}`, { exactIntegers: true });
 }
 
 function parseKeys(document: JsonObject, trustDomain: TrustDomain): readonly JsonObject[] {

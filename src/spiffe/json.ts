@@ -5,22 +5,21 @@ const string = /"(?:[^"\\]|\\.)*"/y;
 const colon = /[ \t\r\n]*:/y;
 
 export type JsonObject = Readonly<Record<string, unknown>>;
+export type JsonOptions = Readonly<{ exactIntegers?: boolean }>;
 
 /**
- * Parses a JSON text whose top level is an object. Stricter than JSON.parse where readers disagree: a key that occurs
- * twice in one object is refused, and integers that a number would round become a BigInt. Throws MalformedError, or
+ * Parses a JSON text whose top level is an object. A key that occurs twice in one object is refused: readers disagree
+ * which one counts. With `exactIntegers`, integers that a number would round become a BigInt. Throws MalformedError, or
  * LimitError beyond 32 levels. `what` names the text in messages.
  */
-export function parseJsonObject(text: string, what: string): JsonObject {
+export function parseJsonObject(text: string, what: string, options: JsonOptions = {}): JsonObject {
   checkStructure(text, what);
   let value: unknown;
   try {
-    value = JSON.parse(text, (_key, parsed: unknown, context?: { source?: string }) =>
-      exact(parsed, context?.source),
-    );
-  } catch (error) {
-    // The parser's own message quotes the text, which may be a credential.
-    throw new MalformedError(`${what} is not JSON`, error instanceof RangeError ? { cause: error } : {});
+    value = options.exactIntegers === true ? parseExactly(text) : JSON.parse(text);
+  } catch {
+    // No cause: the parser's own message quotes the text, which may be a credential.
+    throw new MalformedError(`${what} is not JSON`);
   }
   if (!isJsonObject(value)) throw new MalformedError(`${what} is not a JSON object`);
   return value;
@@ -30,9 +29,13 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function exact(value: unknown, source: string | undefined): unknown {
-  if (typeof value !== 'number' || Number.isSafeInteger(value) || source === undefined) return value;
-  return /^-?\d+$/.test(source) ? BigInt(source) : value;
+function parseExactly(text: string): unknown {
+  return JSON.parse(text, (_key, value: unknown, context?: { source?: string }) => {
+    const source = context?.source ?? '';
+    return typeof value === 'number' && !Number.isSafeInteger(value) && /^-?\d+$/.test(source)
+      ? BigInt(source)
+      : value;
+  });
 }
 
 /** Depth and duplicate keys in one pass; on text that is no JSON the outcome does not matter, JSON.parse follows. */
