@@ -1,6 +1,7 @@
 import type { HttpClient, HttpResponse } from '../http/client.ts';
 import { type AppError, errnoOf, MalformedError, toAppError, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
+import { encodeInput } from './input-text.ts';
 import type { EngineFailure, Evaluation, PolicyEngine } from './policy-engine.ts';
 
 export type OpaRestOptions = Readonly<{
@@ -54,7 +55,7 @@ export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
 
   async function evaluate(decision: string, input: unknown, signal: AbortSignal): Promise<Evaluation> {
     try {
-      const body = `{"input":${encode(input)}}`;
+      const body = `{"input":${encodeInput(input)}}`;
       const response = await post(`/v1/data/${encodePath(decision)}`, body, signal);
       note(true, '');
       return readAnswer(response);
@@ -77,15 +78,6 @@ export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
       if (status !== 200) throw new UnavailableError(`OPA at ${url} is not healthy (HTTP status ${status})`);
     },
   });
-}
-
-/** JSON text of the input, also for `undefined`, which OPA would otherwise take as "no input" with a warning. */
-function encode(input: unknown): string {
-  try {
-    return JSON.stringify(input) ?? 'null';
-  } catch (error) {
-    throw new MalformedError('input cannot be written as JSON', { cause: error });
-  }
 }
 
 function encodePath(decision: string): string {

@@ -1,8 +1,9 @@
 import type { Sleep } from '../runtime/abort.ts';
-import { AbortedError, MalformedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
+import { AbortedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import { maxBundleBytes, parseBundle } from './bundle.ts';
 import { type FileEvent, watchFile } from './file-watch.ts';
+import { encodeInput } from './input-text.ts';
 import type { Evaluation, PolicyEngine } from './policy-engine.ts';
 import { startWasmPool, type WasmPool } from './wasm-pool.ts';
 import type { WasmOutcome, WorkerDeath } from './wasm-worker.ts';
@@ -130,7 +131,7 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
       return failure('engine_error', `${path} is no entry point of the policy; it has ${known}`);
     }
     try {
-      return toEvaluation(await pool.run(path, encode(input), signal), revision);
+      return toEvaluation(await pool.run(path, encodeInput(input), signal), revision);
     } catch (error) {
       return failure('engine_error', messageOf(error));
     }
@@ -147,15 +148,6 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     entrypoints: () => Object.freeze([...(active?.pool.entrypoints ?? [])].sort()),
     problem: () => problem,
   });
-}
-
-/** The one time that an input is written as text; only the policy parses it. */
-function encode(input: unknown): string {
-  try {
-    return JSON.stringify(input) ?? 'null';
-  } catch (error) {
-    throw new MalformedError('input cannot be written as JSON', { cause: error });
-  }
 }
 
 function toEvaluation(outcome: WasmOutcome, revision: string): Evaluation {

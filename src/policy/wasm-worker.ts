@@ -45,8 +45,6 @@ export interface WasmWorker {
   close(): void;
 }
 
-const maxWorkerHeapMb = 256;
-
 // The extension is that of this file: .ts when Node runs the sources, .js in dist/.
 const workerUrl = new URL(
   `./opa-wasm-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`,
@@ -58,13 +56,14 @@ export async function startWasmWorker(options: WasmWorkerOptions, signal: AbortS
   const { port1, port2 } = new MessageChannel();
   const shared = createSharedMemory();
   const workerData: PolicyWorkerData = { source: options.source, memory: { shared, port: port2 } };
+  // No resourceLimits: with a small heap limit, each growth of wasm memory runs a full garbage collection (16 times
+  // slower for a large evaluation), and the wasm memory has a limit of its own.
   const thread = new Worker(workerUrl, {
     workerData,
     transferList: [port2],
     env: {},
     stdout: true,
     stderr: true,
-    resourceLimits: { maxOldGenerationSizeMb: maxWorkerHeapMb },
   });
   thread.stdout.resume();
   thread.stderr.resume();

@@ -236,7 +236,10 @@ test('no request makes select throw, and no captured text reaches a SPIFFE ID un
     fc.property(text, text, text, text, (peerId, method, tail, host) => {
       const selection = map.select({ peerId, method, path: `/v1/${tail}`, host, contextExtensions: {} });
       if (selection.kind !== 'query' || selection.index === undefined) return;
-      assert.match(String(selection.set['owner']), /^spiffe:\/\/td\.example\/agent\/[A-Za-z0-9._-]+$/);
+      assert.match(
+        JSON.stringify(selection.set['owner']),
+        /^"spiffe:\/\/td\.example\/agent\/[A-Za-z0-9._-]+"$/,
+      );
     }),
   );
 });

@@ -5,7 +5,7 @@ import { compilePattern, matchPattern } from '../../../src/policy/query-pattern.
 
 function match(pattern: string, text: string): Readonly<Record<string, string>> | undefined {
   const compiled = compilePattern(pattern, true);
-  assert.ok(typeof compiled !== 'string', String(compiled));
+  assert.ok(typeof compiled !== 'string', pattern);
   return matchPattern(compiled, text);
 }
 

@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
+import { parseBundle } from '../../../src/policy/bundle.ts';
+import { AppError, LimitError } from '../../../src/runtime/errors.ts';
+import { fixtureBundle, labBundle, packBundle } from '../../support/bundles.ts';
+
+test('a bundle of opa build is read with revision, roots, data and a digest of its bytes', async () => {
+  const bundle = await parseBundle(await fixtureBundle('lab'));
+  assert.equal(bundle.revision, 'lab-1');
+  assert.deepEqual(bundle.roots, ['']);
+  assert.deepEqual(JSON.parse(Buffer.from(bundle.data).toString()), { users: ['alice'] });
+  assert.match(bundle.digest, /^[0-9a-f]{64}$/);
+  const other = await parseBundle(await labBundle({ 'data.json': '{}' }));
+  assert.notEqual(other.digest, bundle.digest);
+});
+
+test('manifest and data may be missing', async () => {
+  const bundle = await parseBundle(await labBundle({ '.manifest': undefined, 'data.json': undefined }));
+  assert.deepEqual([bundle.revision, bundle.roots, Buffer.from(bundle.data).toString()], ['', [''], '{}']);
+});
+
+test('each defect of a bundle is named', async () => {
+  const lab = await fixtureBundle('lab');
+  const table: readonly (readonly [Buffer, RegExp])[] = [
+    [Buffer.alloc(0), /not a gzip file/],
+    [Buffer.from('{}'), /not a gzip file/],
+    [lab.subarray(0, lab.length - 100), /not a gzip file, or not a whole one/],
+    [gzipSync(Buffer.from('x')), /tar archive is cut off/],
+    [
+      packBundle(new Map([['data.json', Buffer.from('{}')]])),
+      /no policy\.wasm; build it with opa build -t wasm/,
+    ],
+    [packBundle(new Map([['policy.wasm', Buffer.from('x')]])), /not a WebAssembly module/],
+    [await labBundle({ '.manifest': '[' }), /\.manifest of the bundle is not JSON/],
+    [await labBundle({ '.manifest': '[]' }), /not a JSON object/],
+    [await labBundle({ '.manifest': '{"revision":1}' }), /revision/],
+    [await labBundle({ '.manifest': '{"roots":[1]}' }), /roots/],
+    [await labBundle({ 'teams/data.json': '{}' }), /"teams\/data\.json" beside data\.json/],
+    [await labBundle({ 'data.yaml': 'a: 1' }), /"data\.yaml" beside data\.json/],
+  ];
+  for (const [file, message] of table) {
+    await assert.rejects(
+      parseBundle(file),
+      (error) => error instanceof AppError && message.test(error.message),
+      String(message),
+    );
+  }
+});
+
+test('a small file that unpacks to a huge one is refused before it is unpacked', async () => {
+  const bomb = gzipSync(Buffer.alloc(300 * 1024 * 1024));
+  await assert.rejects(parseBundle(bomb), LimitError);
+});
+
+test('garbage never makes it throw anything but an AppError', async () => {
+  const lab = await fixtureBundle('lab');
+  const head = lab.subarray(0, 4096);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.uint8Array({ maxLength: 600 }),
+      fc.nat(4000),
+      fc.boolean(),
+      async (bytes, at, zip) => {
+        const file = zip ? gzipSync(bytes) : Buffer.concat([head.subarray(0, at), bytes]);
+        await assert.rejects(parseBundle(file), AppError);
+      },
+    ),
+  );
+});
