@@ -3,8 +3,10 @@
 
 export interface Pipe {
   'path'?: (string);
+  'mode'?: (number);
 }
 
 export interface Pipe__Output {
   'path': (string);
+  'mode': (number);
 }

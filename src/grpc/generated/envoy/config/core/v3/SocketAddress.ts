@@ -21,6 +21,8 @@ export interface SocketAddress {
   'address'?: (string);
   'portValue'?: (number);
   'namedPort'?: (string);
+  'resolverName'?: (string);
+  'ipv4Compat'?: (boolean);
   'portSpecifier'?: "portValue"|"namedPort";
 }
 
@@ -29,5 +31,7 @@ export interface SocketAddress__Output {
   'address': (string);
   'portValue'?: (number);
   'namedPort'?: (string);
+  'resolverName': (string);
+  'ipv4Compat': (boolean);
   'portSpecifier'?: "portValue"|"namedPort";
 }
