@@ -37,11 +37,16 @@ export function parseExactJson(text: string): unknown {
   }
 }
 
-const keepExact: Reviver = (_key, value, context) => {
-  if (typeof value !== 'number' || Number.isSafeInteger(value) || context.source === undefined) return value;
-  const digits = context.source.replace(/[eE].*$/, '').replace(/[-.]/g, '').length;
-  return Number.isFinite(value) && digits <= 15 ? value : rawNumber(context.source);
-};
+const keepExact: Reviver = (_key, value, { source }) =>
+  typeof value !== 'number' || source === undefined || isExact(value, source) ? value : rawNumber(source);
+
+// A double holds every decimal of 15 digits within its range, and every integer up to 2^53.
+function isExact(value: number, source: string): boolean {
+  if (!Number.isFinite(value)) return false;
+  const mantissa = source.replace(/[eE].*$/, '').replace(/[-.]/g, '');
+  if (mantissa.length > 15) return Number.isSafeInteger(value) && /^-?\d+$/.test(source);
+  return Math.abs(value) >= 1e-300 || !/[1-9]/.test(mantissa);
+}
 
 function depthOf(text: string): number {
   let depth = 0;

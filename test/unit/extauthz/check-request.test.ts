@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { decodeCheckRequest } from '../../../src/extauthz/check-request.ts';
+import { headersOf } from '../../../src/extauthz/headers.ts';
+import { AppError, LimitError, MalformedError } from '../../../src/runtime/errors.ts';
+import { getRequest, onTheWire, tcpConnection } from './harness.ts';
+
+function plain(value: unknown): unknown {
+  return JSON.parse(JSON.stringify(value));
+}
+
+test('only populated members are kept, and set but empty messages', () => {
+  const { attributes } = decodeCheckRequest(
+    onTheWire({
+      source: {},
+      request: { http: { method: 'GET', size: 0 } },
+      metadataContext: {},
+      tlsSession: {},
+    }),
+  );
+  assert.deepEqual(plain(attributes), {
+    source: {},
+    request: { http: { method: 'GET' } },
+    metadataContext: {},
+    tlsSession: {},
+  });
+});
+
+test('an empty CheckRequest has no attributes', () => {
+  assert.equal(decodeCheckRequest(onTheWire(null)).attributes, undefined);
+});
+
+test('a TCP connection has no request and no headers', () => {
+  const { attributes, headers } = decodeCheckRequest(onTheWire(tcpConnection()));
+  assert.equal(attributes?.request, undefined);
+  assert.deepEqual(Object.keys(headers), []);
+});
+
+test('a port of zero is present, because it is a oneof member', () => {
+  const { attributes } = decodeCheckRequest(
+    onTheWire({ source: { address: { socketAddress: { address: '::1', portValue: 0 } } } }),
+  );
+  assert.deepEqual(plain(attributes?.source?.address), { socketAddress: { address: '::1', portValue: 0 } });
+});
+
+test('every kind of address is kept', () => {
+  const { attributes } = decodeCheckRequest(
+    onTheWire({
+      source: { address: { pipe: { path: '/run/a.sock', mode: 384 } } },
+      destination: { address: { envoyInternalAddress: { serverListenerName: 'inner', endpointId: 'e' } } },
+    }),
+  );
+  assert.deepEqual(plain(attributes?.source?.address), { pipe: { path: '/run/a.sock', mode: 384 } });
+  assert.deepEqual(plain(attributes?.destination?.address), {
+    envoyInternalAddress: { serverListenerName: 'inner', endpointId: 'e' },
+  });
+});
+
+test('a UDP protocol is its number and TCP is absent', () => {
+  for (const [protocol, expected] of [
+    ['UDP', { address: 'a', protocol: 1, portValue: 1 }],
+    ['TCP', { address: 'a', portValue: 1 }],
+  ] as const) {
+    const { attributes } = decodeCheckRequest(
+      onTheWire({ source: { address: { socketAddress: { protocol, address: 'a', portValue: 1 } } } }),
+    );
+    assert.deepEqual(plain(attributes?.source?.address?.socketAddress), expected);
+  }
+});
+
+test('sizes beyond the safe integers stay exact', () => {
+  const { attributes } = decodeCheckRequest(onTheWire({ request: { http: { size: '9007199254740993' } } }));
+  assert.equal(JSON.stringify(attributes?.request?.http), '{"size":9007199254740993}');
+  const negative = decodeCheckRequest(onTheWire({ request: { http: { size: '-1' } } }));
+  assert.equal(negative.attributes?.request?.http?.size, -1);
+});
+
+test('headers come from header_map when there is nothing else', () => {
+  const { headers, attributes } = decodeCheckRequest(
+    onTheWire({
+      request: {
+        http: {
+          headerMap: {
+            headers: [
+              { key: ':path', rawValue: Buffer.from('/a') },
+              { key: 'X-Twice', value: '1' },
+              { key: 'x-twice', rawValue: Buffer.from('2') },
+              { key: 'x-binary', rawValue: Buffer.from([0xff, 0x41]) },
+              { key: '__proto__', value: 'own' },
+            ],
+          },
+        },
+      },
+    }),
+  );
+  assert.deepEqual(Object.entries(headers), [
+    [':path', '/a'],
+    ['x-twice', '1,2'],
+    ['x-binary', '\ufffdA'],
+    ['__proto__', 'own'],
+  ]);
+  assert.equal(attributes?.request?.http?.headers, undefined);
+});
+
+test('header names are found in lower case however they were sent', () => {
+  const headers = headersOf({ headers: { 'X-A': '1', 'x-a': '2', 'x-b': '3' } });
+  assert.deepEqual({ ...headers }, { 'x-a': '1,2', 'x-b': '3' });
+});
+
+test('headers win over header_map', () => {
+  const headers = headersOf({ headers: { a: '1' }, headerMap: { headers: [{ key: 'a', value: '2' }] } });
+  assert.equal(headers['a'], '1');
+});
+
+test('no header is found that nobody sent', () => {
+  const { headers } = decodeCheckRequest(onTheWire(getRequest()));
+  for (const name of ['constructor', 'toString', '__proto__', 'hasOwnProperty'])
+    assert.equal(headers[name], undefined);
+});
+
+test('metadata is plain JSON', () => {
+  const { attributes } = decodeCheckRequest(
+    onTheWire({
+      metadataContext: {
+        filterMetadata: {
+          ns: {
+            fields: {
+              s: { stringValue: '' },
+              n: { numberValue: 0 },
+              b: { boolValue: false },
+              z: { nullValue: 'NULL_VALUE' },
+              l: { listValue: { values: [{ numberValue: 1.5 }, { listValue: { values: [] } }] } },
+              o: { structValue: { fields: { k: { stringValue: 'v' } } } },
+            },
+          },
+        },
+        typedFilterMetadata: { t: { type_url: 'x/y', value: Buffer.from([1]) } },
+      },
+    }),
+  );
+  assert.deepEqual(plain(attributes?.metadataContext?.filterMetadata), {
+    ns: { s: '', n: 0, b: false, z: null, l: [1.5, []], o: { k: 'v' } },
+  });
+  assert.deepEqual(attributes?.metadataContext?.typedFilterMetadata?.['t'], {
+    typeUrl: 'x/y',
+    value: Buffer.from([1]),
+  });
+});
+
+test('members of the wrong type are malformed', () => {
+  const wrong: unknown[] = [
+    null,
+    7,
+    'text',
+    [],
+    { attributes: 'x' },
+    { attributes: [] },
+    { attributes: { source: 'x' } },
+    { attributes: { source: { principal: 7 } } },
+    { attributes: { source: { address: { socketAddress: { portValue: 'many' } } } } },
+    { attributes: { request: { http: { headers: { a: 1 } } } } },
+    { attributes: { request: { http: { headers: [] } } } },
+    { attributes: { request: { http: { rawBody: 'text' } } } },
+    { attributes: { request: { http: { size: '1e3' } } } },
+    { attributes: { request: { http: { headerMap: { headers: {} } } } } },
+    { attributes: { contextExtensions: { a: {} } } },
+    { attributes: { metadataContext: { filterMetadata: { ns: 'x' } } } },
+  ];
+  for (const message of wrong) assert.throws(() => decodeCheckRequest(message), MalformedError);
+});
+
+test('what is too much is refused', () => {
+  const headers = Object.fromEntries(Array.from({ length: 2_001 }, (_, i) => [`h${i}`, '']));
+  const tooMuch: unknown[] = [
+    { attributes: { request: { http: { headers } } } },
+    { attributes: { source: { principal: 'x'.repeat(8_193) } } },
+    { attributes: { source: { certificate: 'x'.repeat(65_537) } } },
+    {
+      attributes: {
+        request: { http: { headerMap: { headers: Array.from({ length: 2_001 }, () => ({})) } } },
+      },
+    },
+  ];
+  for (const message of tooMuch) assert.throws(() => decodeCheckRequest(message), LimitError);
+});
+
+test('any object decodes or is refused with an AppError', () => {
+  fc.assert(
+    fc.property(fc.anything({ maxDepth: 6, withNullPrototype: true }), (value) => {
+      try {
+        decodeCheckRequest({ attributes: value });
+      } catch (error) {
+        assert.ok(error instanceof AppError);
+      }
+    }),
+    { numRuns: 1_000 },
+  );
+});

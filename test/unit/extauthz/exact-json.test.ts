@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { maxJsonDepth, parseExactJson } from '../../../src/extauthz/exact-json.ts';
+import { AppError, LimitError, MalformedError } from '../../../src/runtime/errors.ts';
+
+test('numbers that a double cannot hold are written back digit by digit', () => {
+  for (const text of [
+    '12345678901234567890',
+    '[9007199254740993,-9007199254740993]',
+    '{"id":0.12345678901234567890}',
+    '1e400',
+    '[-1e-400]',
+    '4503599627370496.3',
+  ]) {
+    assert.equal(JSON.stringify(parseExactJson(text)), text);
+  }
+});
+
+test('other numbers are plain numbers', () => {
+  const text = '[1,-2.5,1e3,0.1,9007199254740991,0e9,-0,123456.789e-3,"12345678901234567890"]';
+  assert.deepEqual(parseExactJson(text), [
+    1,
+    -2.5,
+    1000,
+    0.1,
+    9007199254740991,
+    0,
+    -0,
+    123.456789,
+    '12345678901234567890',
+  ]);
+});
+
+test('what is no JSON is malformed, and not quoted', () => {
+  for (const text of ['', ' ', '{', '{}x', "{'a':1}", '\ufeff{}', 'NaN', '01', '[1,]', 'secret']) {
+    assert.throws(
+      () => parseExactJson(text),
+      (error) => error instanceof MalformedError && !error.message.includes('secret'),
+    );
+  }
+});
+
+test('nesting is bounded, whatever stands inside of strings', () => {
+  const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
+  assert.ok(Array.isArray(parseExactJson(nested(maxJsonDepth))));
+  assert.throws(() => parseExactJson(nested(maxJsonDepth + 1)), LimitError);
+  assert.throws(() => parseExactJson(nested(100_000)), LimitError);
+  const brackets = JSON.stringify(`"\\${'['.repeat(5_000)}`);
+  assert.equal(JSON.stringify(parseExactJson(brackets)), brackets);
+});
+
+test('a name from the prototype is an own name', () => {
+  assert.equal(JSON.stringify(parseExactJson('{"__proto__":{"a":1e400}}')), '{"__proto__":{"a":1e400}}');
+});
+
+test('JSON is read as JSON.parse reads it', () => {
+  fc.assert(
+    fc.property(fc.json(), (text) => {
+      assert.equal(
+        JSON.stringify(JSON.parse(JSON.stringify(parseExactJson(text)))),
+        JSON.stringify(JSON.parse(text)),
+      );
+    }),
+  );
+});
+
+test('any text parses or is refused with an AppError', () => {
+  fc.assert(
+    fc.property(fc.string(), (text) => {
+      try {
+        parseExactJson(text);
+      } catch (error) {
+        assert.ok(error instanceof AppError);
+      }
+    }),
+  );
+});
