@@ -1,5 +1,6 @@
 import type { X509Bundle, X509BundleSet } from './bundle.ts';
 import type { Certificate } from './certificate.ts';
+import { isRevoked } from './crl.ts';
 import { permitsUriHost } from './name-constraints.ts';
 import { idOfTrustDomain, type SpiffeId, type TrustDomain, trustDomainOf } from './spiffe-id.ts';
 import { checkLeaf, refuse, type X509Refusal } from './x509-leaf.ts';
@@ -92,6 +93,10 @@ function findPath(
         }
         if (!isSignedBy(top, issuer)) {
           message ||= `signature of ${label(top)} does not verify with the key of ${label(issuer)}`;
+          continue;
+        }
+        if (isRevoked(top, issuer, bundle.crls)) {
+          message ||= `${label(top)} is revoked`;
           continue;
         }
         const longer = [...path, issuer];
