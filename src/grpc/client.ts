@@ -38,12 +38,13 @@ export interface GrpcClient {
   serverStream(method: string, request: Buffer, options: CallOptions): AsyncIterable<Buffer>;
   /** The call is cancelled when the caller stops reading, and fails when `requests` does. */
   bidi(method: string, requests: AsyncIterable<Buffer>, options: CallOptions): AsyncIterable<Buffer>;
-  /** Cuts the connection; calls in progress fail. */
+  /** Cancels the calls in progress, which fail with AbortedError, and ends the connection. */
   close(): void;
 }
 
 export function createGrpcClient({ target, maxMessageBytes }: GrpcClientOptions): GrpcClient {
   let current: Client | undefined;
+  const calls = new Set<() => void>();
   let closed = false;
 
   function open({ signal }: CallOptions): Client {
@@ -62,6 +63,7 @@ export function createGrpcClient({ target, maxMessageBytes }: GrpcClientOptions)
       client.close();
     }
     if (signal.aborted) return new AbortedError('aborted', { cause: error });
+    if (closed) return new AbortedError('client is closed', { cause: error });
     if (isServiceError(error)) return statusError(error, target);
     return error instanceof Error ? error : new StatusError(Status.UNKNOWN, 'call failed', { cause: error });
   }
@@ -75,12 +77,14 @@ export function createGrpcClient({ target, maxMessageBytes }: GrpcClientOptions)
     // Cancelling makes the call emit one more error, at a time when nobody iterates any more.
     call.on('error', () => {});
     signal.addEventListener('abort', cancel, { once: true });
+    calls.add(cancel);
     try {
       for await (const message of call) yield message as Buffer;
     } catch (error) {
       throw failure(client, error, signal);
     } finally {
       signal.removeEventListener('abort', cancel);
+      calls.delete(cancel);
       call.cancel();
     }
     if (signal.aborted) throw new AbortedError();
@@ -107,11 +111,13 @@ export function createGrpcClient({ target, maxMessageBytes }: GrpcClientOptions)
           );
           cancel = () => call.cancel();
           signal.addEventListener('abort', cancel, { once: true });
+          calls.add(cancel);
         });
       } catch (error) {
         throw failure(client, error, signal);
       } finally {
         signal.removeEventListener('abort', cancel);
+        calls.delete(cancel);
       }
     },
 
@@ -154,6 +160,7 @@ export function createGrpcClient({ target, maxMessageBytes }: GrpcClientOptions)
 
     close() {
       closed = true;
+      for (const cancel of calls) cancel();
       current?.close();
       current = undefined;
     },

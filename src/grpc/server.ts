@@ -69,6 +69,8 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
 
   function accept(socket: Socket): void {
     sockets.add(socket);
+    // Whoever only looks whether the socket is served hangs up before a session could take care of it.
+    socket.on('error', () => {});
     socket.once('close', () => {
       sockets.delete(socket);
       if (sockets.size === 0) allClosed?.();
