@@ -1,0 +1,118 @@
+import type { X509Bundle } from '../spiffe/bundle.ts';
+import type { X509Svid } from '../spiffe/x509-svid.ts';
+import type { TrustSnapshot } from '../trust/snapshot.ts';
+import type { Readiness } from './readiness.ts';
+import type { RecentDecision } from './recent-decisions.ts';
+
+/** An SDS stream as the SDS room tells it; times in milliseconds since the epoch. */
+export type EnvoyStream = Readonly<{
+  protocol: string;
+  openedAt: number;
+  nodeId: string;
+  cluster: string;
+  everything: boolean;
+  names: readonly string[];
+  version: string;
+  ack: string;
+  nackMessage: string | undefined;
+}>;
+
+/** What the status is made of; times in milliseconds since the epoch. */
+export type StatusParts = Readonly<{
+  version: string;
+  startedAt: number;
+  now: number;
+  readiness: Readiness;
+  snapshot: TrustSnapshot;
+  identity: Readonly<{ source: string; problem: string | undefined }>;
+  envoys: readonly EnvoyStream[];
+  /** Undefined when ext_authz is off. */
+  policy:
+    | Readonly<{ engine: string; ready: boolean; revision: string; problem: string | undefined }>
+    | undefined;
+  decisions: readonly RecentDecision[];
+}>;
+
+/** What /status answers and the status page shows. No private key, no token; times in RFC 3339. */
+export type Status = ReturnType<typeof buildStatus>;
+
+export function buildStatus(parts: StatusParts) {
+  const { snapshot, identity, policy } = parts;
+  return Object.freeze({
+    version: parts.version,
+    started_at: time(parts.startedAt),
+    time: time(parts.now),
+    ready: parts.readiness.ready,
+    missing: parts.readiness.missing,
+    identity: {
+      source: identity.source,
+      ...(snapshot.trustDomain === undefined ? {} : { trust_domain: snapshot.trustDomain }),
+      ...(identity.problem === undefined ? {} : { problem: identity.problem }),
+      svids: snapshot.svids.map((svid) => svidStatus(svid, parts.now)),
+    },
+    trust_domains: [...snapshot.bundles.values()].map((bundle) => bundleStatus(bundle, snapshot)),
+    envoys: parts.envoys.map(envoyStatus),
+    ...(policy === undefined
+      ? {}
+      : {
+          policy: {
+            engine: policy.engine,
+            ready: policy.ready,
+            ...(policy.revision === '' ? {} : { revision: policy.revision }),
+            ...(policy.problem === undefined ? {} : { problem: policy.problem }),
+          },
+        }),
+    decisions: parts.decisions.map(decisionStatus),
+  });
+}
+
+function svidStatus({ spiffeId, hint, chain: [leaf] }: X509Svid, now: number) {
+  return {
+    spiffe_id: spiffeId,
+    ...(hint === '' ? {} : { hint }),
+    serial: leaf.serial,
+    not_before: time(leaf.notBefore),
+    expires_at: time(leaf.notAfter),
+    expired: leaf.notAfter < now,
+  };
+}
+
+function bundleStatus({ trustDomain, authorities }: X509Bundle, snapshot: TrustSnapshot) {
+  return {
+    name: trustDomain,
+    own: trustDomain === snapshot.trustDomain,
+    x509_authorities: authorities.length,
+    jwt_authorities: snapshot.jwtBundles.get(trustDomain)?.authorities.length ?? 0,
+    ...(authorities.length === 0
+      ? {}
+      : { expires_at: time(Math.max(...authorities.map(({ notAfter }) => notAfter))) }),
+  };
+}
+
+function envoyStatus(stream: EnvoyStream) {
+  return {
+    node_id: stream.nodeId,
+    cluster: stream.cluster,
+    protocol: stream.protocol,
+    opened_at: time(stream.openedAt),
+    names: stream.everything ? ['*'] : stream.names,
+    version: stream.version,
+    ack: stream.ack,
+    ...(stream.nackMessage === undefined ? {} : { nack_message: stream.nackMessage }),
+  };
+}
+
+function decisionStatus({ decisionId, at, outcome, reasonCode, peer, request }: RecentDecision) {
+  return {
+    time: time(at),
+    decision_id: decisionId,
+    outcome,
+    ...(reasonCode === undefined ? {} : { reason_code: reasonCode }),
+    ...(peer === undefined ? {} : { peer }),
+    ...(request === undefined ? {} : { request }),
+  };
+}
+
+function time(ms: number): string {
+  return new Date(ms).toISOString();
+}
