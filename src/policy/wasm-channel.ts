@@ -51,8 +51,13 @@ const byPort = -1;
 
 const payloadStart = (headerWords + wordsPerSlot * slotCount) * Int32Array.BYTES_PER_ELEMENT;
 
-export function createSharedMemory(): SharedArrayBuffer {
-  return new SharedArrayBuffer(payloadStart + slotCount * slotBytes);
+/** Tickets count up from `firstTicket` and wrap around after 2^31 - 1. */
+export function createSharedMemory(firstTicket = 0): SharedArrayBuffer {
+  const shared = new SharedArrayBuffer(payloadStart + slotCount * slotBytes);
+  const { words } = open(shared);
+  words[submittedWord] = firstTicket;
+  words[completedWord] = firstTicket;
+  return shared;
 }
 
 function open(shared: SharedArrayBuffer): { words: Int32Array<SharedArrayBuffer>; payload: Buffer } {
@@ -69,8 +74,8 @@ function slotOf(ticket: number): { words: number; bytes: number } {
 
 export function createMainEnd(memory: ChannelMemory): MainEnd {
   const { words, payload } = open(memory.shared);
-  let sent = 0;
-  let received = 0;
+  let sent = Atomics.load(words, submittedWord);
+  let received = sent;
 
   return {
     room: () => slotCount - ((sent - received) | 0),
@@ -123,18 +128,17 @@ export function serveChannel(
   evaluate: (entrypoint: number, input: Uint8Array) => Uint8Array,
 ): never {
   const { words, payload } = open(memory.shared);
-  const begin = (ticket: number): number => {
+  const sleepUntilSent = (ticket: number): void => {
     for (;;) {
-      const submitted = Atomics.load(words, submittedWord);
-      if (submitted !== ticket) return submitted;
+      if (Atomics.load(words, submittedWord) !== ticket) return;
       // Raised before the second look, so that a sender either is seen by it or sees the flag.
       Atomics.store(words, asleepWord, 1);
       if (Atomics.load(words, submittedWord) === ticket) Atomics.wait(words, submittedWord, ticket);
       Atomics.store(words, asleepWord, 0);
     }
   };
-  for (let ticket = 0; ; ticket = (ticket + 1) | 0) {
-    begin(ticket);
+  for (let ticket = Atomics.load(words, completedWord); ; ticket = (ticket + 1) | 0) {
+    sleepUntilSent(ticket);
     const slot = slotOf(ticket);
     const length = words[slot.words + lengthWord] ?? 0;
     const input =
