@@ -1,4 +1,4 @@
-import { createMetrics, createRegistry } from '../src/telemetry/metrics.ts';
+import { createMetrics } from '../src/telemetry/metrics.ts';
 
 const introduction = `# Metrics
 
@@ -11,7 +11,7 @@ are prom-client's metrics of the process, \`svidecar_process_*\` and \`svidecar_
 
 /** The text of docs/metrics.md. */
 export function metricsReference(): string {
-  const rows = createMetrics(createRegistry(), { version: '', nodeVersion: '' })
+  const rows = createMetrics({ version: '', nodeVersion: '' })
     .list()
     .filter(({ name }) => !/^svidecar_(?:process|nodejs)_/.test(name))
     .map(({ name, type, labels, help }) => `| \`${name}\` | ${type} | ${labels.join(', ')} | ${help} |`);

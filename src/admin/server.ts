@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
+import { aborted } from '../runtime/abort.ts';
 import { errnoOf, messageOf, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Readiness } from './readiness.ts';
@@ -24,9 +25,16 @@ export interface AdminListener {
   close(): Promise<void>;
 }
 
+type Address = Readonly<{ host: string; port: number }>;
+
 export interface AdminServer {
   /** Binds; rejects with UnavailableError that says what is in the way. */
-  listen(address: Readonly<{ host: string; port: number }>, scope: AdminScope): Promise<AdminListener>;
+  listen(address: Address, scope: AdminScope): Promise<AdminListener>;
+  /** Serves everything on `listen` and the probes on `probeListen`, until `signal` fires. */
+  run(
+    addresses: Readonly<{ listen: Address; probeListen: Address | undefined }>,
+    signal: AbortSignal,
+  ): Promise<void>;
 }
 
 type Answer = Readonly<{
@@ -99,22 +107,34 @@ export function createAdminServer(options: AdminOptions): AdminServer {
     response.end(answer.body);
   }
 
+  async function listen(address: Address, scope: AdminScope): Promise<AdminListener> {
+    const server = createServer(
+      {
+        maxHeaderSize: maxHeaderBytes,
+        headersTimeout: requestTimeoutMs,
+        requestTimeout: requestTimeoutMs,
+        keepAliveTimeout: idleTimeoutMs,
+      },
+      (request, response) => void handle(request, response, scope),
+    );
+    server.maxConnections = maxConnections;
+    const port = await bind(server, address);
+    log.info({ host: address.host, port, scope }, 'admin server listens');
+    return Object.freeze({ host: address.host, port, close: () => close(server) });
+  }
+
   return Object.freeze({
-    async listen(address: Readonly<{ host: string; port: number }>, scope: AdminScope) {
-      const server = createServer(
-        {
-          maxHeaderSize: maxHeaderBytes,
-          headersTimeout: requestTimeoutMs,
-          requestTimeout: requestTimeoutMs,
-          keepAliveTimeout: idleTimeoutMs,
-        },
-        (request, response) => void handle(request, response, scope),
-      );
-      server.maxConnections = maxConnections;
-      const port = await bind(server, address);
-      return Object.freeze({ host: address.host, port, close: () => close(server) });
+    listen,
+    async run({ listen: address, probeListen }, signal) {
+      const listeners = [await listen(address, 'all')];
+      try {
+        if (probeListen !== undefined) listeners.push(await listen(probeListen, 'probes'));
+        await aborted(signal);
+      } finally {
+        await Promise.all(listeners.map((listener) => listener.close()));
+      }
     },
-  });
+  } satisfies AdminServer);
 }
 
 /**
@@ -145,7 +165,7 @@ function page(body: string): Answer {
   };
 }
 
-function bind(server: Server, { host, port }: Readonly<{ host: string; port: number }>): Promise<number> {
+function bind(server: Server, { host, port }: Address): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => reject(new UnavailableError(whyNotBound(cause, host, port), { cause })));
     server.listen({ host, port }, () => {

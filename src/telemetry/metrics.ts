@@ -22,16 +22,13 @@ const latencyBuckets = [
 ];
 const answerBuckets = [0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30];
 
-/** A registry of its own: the one that prom-client shares by default would tie instances together. */
-export function createRegistry(): Registry {
-  return new Registry();
-}
-
 /**
- * Registers every metric on the registry, once. Labels have closed sets of values, or our own SPIFFE IDs and the trust
- * domains held, which are bounded; nothing that a peer can choose is ever a label.
+ * Registers every metric, once, on a registry of its own: the one that prom-client shares by default would tie instances
+ * together. Labels have closed sets of values, or our own SPIFFE IDs and the trust domains held, which are bounded;
+ * nothing that a peer can choose is ever a label.
  */
-export function createMetrics(registry: Registry, info: { version: string; nodeVersion: string }) {
+export function createMetrics(info: { version: string; nodeVersion: string }) {
+  const registry = new Registry();
   collectDefaultMetrics({ register: registry, prefix });
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
     new Counter<L>({ name: prefix + name, help, labelNames: [...labelNames], registers: [registry] });

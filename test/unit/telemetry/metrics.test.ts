@@ -4,11 +4,11 @@ import type { DecisionLogMeter } from '../../../src/extauthz/decision-log.ts';
 import type { ExtAuthzMeter } from '../../../src/extauthz/service.ts';
 import type { PolicyMeter } from '../../../src/policy/opa-wasm.ts';
 import type { SdsMeter } from '../../../src/sds/meter.ts';
-import { createMetrics, createRegistry, type Metrics } from '../../../src/telemetry/metrics.ts';
+import { createMetrics, type Metrics } from '../../../src/telemetry/metrics.ts';
 import type { TrustMeter } from '../../../src/trust/store.ts';
 import type { WorkloadMeter } from '../../../src/workload/meter.ts';
 
-const create = (): Metrics => createMetrics(createRegistry(), { version: '1.2.3', nodeVersion: '24.0.0' });
+const create = (): Metrics => createMetrics({ version: '1.2.3', nodeVersion: '24.0.0' });
 
 async function valueOf(metrics: Metrics, series: string): Promise<number | undefined> {
   const { body } = await metrics.render();
