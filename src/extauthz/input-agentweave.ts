@@ -1,5 +1,14 @@
 import type { JsonObject } from '../policy/decision.ts';
-import { type InputParts, spiffeInput } from './input-parts.ts';
+import { constantsBeside, type InputParts, spiffeInput } from './input-parts.ts';
+
+const facts: ReadonlySet<string> = new Set([
+  'caller_spiffe_id',
+  'callee_spiffe_id',
+  'method',
+  'path',
+  'headers',
+  'spiffe',
+]);
 
 /**
  * `{ caller_spiffe_id, callee_spiffe_id, action }` with `method`, `path` and `headers` beside. The action is the
@@ -10,10 +19,7 @@ export function agentweaveInput(parts: InputParts): JsonObject {
   const http = request.attributes?.request?.http;
   const extensions = request.attributes?.contextExtensions;
   const action = query.set['action'] ?? extensions?.['action'] ?? http?.method?.toLowerCase();
-  const input: Record<string, unknown> = { ...query.set, spiffe: spiffeInput(parts) };
-  // A constant of the query never stands where a fact about the request is missing.
-  for (const name of ['caller_spiffe_id', 'callee_spiffe_id', 'method', 'path', 'headers'])
-    delete input[name];
+  const input: Record<string, unknown> = { ...constantsBeside(facts, query.set), spiffe: spiffeInput(parts) };
   if (peer.id !== undefined) input['caller_spiffe_id'] = peer.id;
   if (destination !== undefined) input['callee_spiffe_id'] = destination;
   if (action !== undefined) input['action'] = action;

@@ -1,10 +1,21 @@
 import type { JsonObject } from '../policy/decision.ts';
 import { parseBody } from './body.ts';
 import type { CheckAttributes, CheckHttp, CheckMetadata, StringMap } from './check-attributes.ts';
-import { type InputParts, spiffeInput } from './input-parts.ts';
+import { constantsBeside, type InputParts, spiffeInput } from './input-parts.ts';
 import { parsePath, parseQuery } from './path-and-query.ts';
 
 const version = Object.freeze({ ext_authz: 'v3', encoding: 'protojson' });
+
+const facts: ReadonlySet<string> = new Set([
+  'attributes',
+  'version',
+  'parsed_path',
+  'parsed_query',
+  'parsed_body',
+  'truncated_body',
+  'source_principal',
+  'spiffe',
+]);
 
 /**
  * The document that opa-envoy-plugin builds, so that its policies run unchanged, with `spiffe` beside. One thing is
@@ -16,7 +27,7 @@ export function envoyInput(parts: InputParts): JsonObject {
   const http = attributes?.request?.http;
   const path = http?.path ?? '';
   const input: Record<string, unknown> = {
-    ...query.set,
+    ...constantsBeside(facts, query.set),
     version,
     parsed_path: parsePath(path),
     parsed_query: parseQuery(path),

@@ -35,3 +35,8 @@ export function spiffeInput(parts: InputParts): JsonObject {
         : { id: destination, trust_domain: trustDomainOf(destination), path: pathOf(destination) },
   };
 }
+
+/** The query's constants without those that would stand where a fact about the request belongs, present or not. */
+export function constantsBeside(facts: ReadonlySet<string>, set: JsonObject): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(set).filter(([name]) => !facts.has(name)));
+}
