@@ -35,6 +35,10 @@ const results: Readonly<Record<Outcome['kind'], CheckResult>> = Object.freeze({
   refused: 'deny',
 });
 
+export function resultOf(outcome: Outcome): CheckResult {
+  return results[outcome.kind];
+}
+
 const overloaded = refuse('overloaded', 'too many Checks at once: see ext_authz.limits.max_concurrent');
 
 /**
@@ -52,7 +56,7 @@ export function createExtAuthzService(options: ExtAuthzServiceOptions): Service 
   function answer(trace: CheckTrace): Buffer {
     const { outcome, bytes } = encode(trace.outcome, trace.decisionId);
     const told = outcome === trace.outcome ? trace : { ...trace, outcome };
-    meter.checked(results[outcome.kind], reasonCodeOf(outcome) ?? 'none', told.durationMs / 1e3);
+    meter.checked(resultOf(outcome), reasonCodeOf(outcome) ?? 'none', told.durationMs / 1e3);
     if (told.engineMs !== undefined) meter.evaluated(told.engineMs / 1e3);
     onDecision(told);
     return bytes;

@@ -1,0 +1,166 @@
+import { performance } from 'node:perf_hooks';
+import type { Writable } from 'node:stream';
+import { readinessOf } from '../admin/readiness.ts';
+import { type AdminListener, createAdminServer } from '../admin/server.ts';
+import { buildStatus } from '../admin/status.ts';
+import type { Config } from '../config/config.ts';
+import { aborted, sleep } from '../runtime/abort.ts';
+import { runTasks, type Task } from '../runtime/tasks.ts';
+import { createSdsService } from '../sds/service.ts';
+import { createLogger } from '../telemetry/logger.ts';
+import { createMetrics } from '../telemetry/metrics.ts';
+import type { TrustSnapshot } from '../trust/snapshot.ts';
+import { createTrustStore } from '../trust/store.ts';
+import { type Clock, createAuthorization } from './authorization.ts';
+import { createConfiguredSource, createFeed } from './identity.ts';
+import { createServers } from './servers.ts';
+
+export type AppOptions = Readonly<{
+  config: Config;
+  /** What loading the configuration had to say; logged at start. */
+  warnings: readonly string[];
+  /** Decision records go to `stdout`, everything else to `stderr`; one JSON object a line. */
+  stdout: Writable;
+  stderr: Writable;
+  version: string;
+  nodeVersion: string;
+}>;
+
+/** How long calls in progress have to finish once the program is told to stop. */
+const drainMs = 5_000;
+/** How often the health service is told whether the program is ready: expiry comes without an event. */
+const readinessPollMs = 250;
+
+export const systemClock: Clock = Object.freeze({
+  now: Date.now,
+  monotonicNow: () => performance.now(),
+  sleep,
+  random: Math.random,
+});
+
+/**
+ * The sidecar, from its configuration to its end: builds every room, joins them, and runs until `signal` fires; then it
+ * drains. Rejects with the reason when a part that it cannot do without fails, such as a socket that is taken.
+ */
+export async function runApp(options: AppOptions, signal: AbortSignal): Promise<void> {
+  const { config, stdout, stderr, version, nodeVersion } = options;
+  const clock = systemClock;
+  const { now } = clock;
+  const startedAt = now();
+  const log = createLogger({ level: config.log.level, destination: stderr });
+  for (const warning of options.warnings) log.warn({ warning }, 'configuration warning');
+  const metrics = createMetrics({ version, nodeVersion });
+
+  const store = createTrustStore({
+    expectedTrustDomain: config.trustDomain,
+    now,
+    log,
+    meter: metrics.trust,
+  });
+  const { source, tasks: sourceTasks } = await createConfiguredSource(config, {
+    ...clock,
+    log,
+    meter: metrics.workload,
+  });
+  const { onPermissionDenied } = config.identity.workloadApi;
+  const feed = createFeed({ source, store, onPermissionDenied, now, log });
+  const sds = config.sds.enabled
+    ? createSdsService({ snapshots: store, options: config.sds, log, meter: metrics.sds, now })
+    : undefined;
+  const authorization = config.extAuthz.enabled
+    ? createAuthorization(config, { snapshots: store, clock, log, metrics, stdout, version })
+    : undefined;
+  const servers = createServers(config, {
+    sds: sds?.service,
+    extAuthz: authorization?.service,
+    source,
+    now,
+    log,
+  });
+
+  let listening: string | undefined = 'sockets are not bound yet';
+  const policyProblem = (): string | undefined => {
+    const policy = authorization?.state();
+    return policy === undefined || policy.ready ? undefined : (policy.problem ?? 'no policy is loaded');
+  };
+  const readiness = () =>
+    readinessOf({ identity: feed.unready(), policy: policyProblem(), listeners: listening });
+  const admin = createAdminServer({
+    readiness,
+    status: () =>
+      buildStatus({
+        version,
+        startedAt,
+        now: now(),
+        readiness: readiness(),
+        snapshot: store.current(),
+        identity: { source: source.name, problem: feed.problem() },
+        envoys: sds?.clients() ?? [],
+        policy: authorization?.state(),
+        decisions: authorization?.decisions() ?? [],
+      }),
+    metrics: metrics.render,
+    log,
+  });
+
+  const { promise: drained, resolve: drainedDone } = Promise.withResolvers<void>();
+  const serveAdmin: Task = async (linked) => {
+    const { listen, probeListen } = config.admin;
+    const open: AdminListener[] = [];
+    try {
+      open.push(await admin.listen(listen, 'all'));
+      if (probeListen !== undefined) open.push(await admin.listen(probeListen, 'probes'));
+      await aborted(linked);
+      // Probes tell "not ready" while calls drain.
+      await drained;
+    } finally {
+      await Promise.all(open.map((listener) => listener.close()));
+    }
+  };
+  const serveGrpc: Task = async (linked) => {
+    try {
+      await servers.listen();
+      listening = undefined;
+      await aborted(linked);
+    } finally {
+      listening = 'the program is stopping';
+      servers.setServing(false);
+      await servers.shutdown(drainMs);
+      drainedDone();
+    }
+  };
+  const tellHealth: Task = async (linked) => {
+    while (!linked.aborted) {
+      servers.setServing(readiness().ready);
+      await sleep(readinessPollMs, linked);
+    }
+  };
+  const tellExpiry: Task = async (linked) => {
+    for await (const snapshot of store.changes(linked)) metrics.identity.held(heldIdentity(snapshot));
+  };
+
+  log.info({ version, source: source.name, engine: config.policy.engine }, 'svidecar starts');
+  await runTasks(signal, [
+    serveAdmin,
+    ...sourceTasks,
+    ...feed.tasks,
+    ...(authorization?.tasks ?? []),
+    tellExpiry,
+    serveGrpc,
+    tellHealth,
+  ]);
+  log.info({}, 'svidecar has stopped');
+}
+
+function heldIdentity({ svids, bundles, jwtBundles }: TrustSnapshot) {
+  return {
+    svids: svids.map(({ spiffeId, chain: [leaf] }) => ({ spiffeId, expiresAt: leaf.notAfter })),
+    bundles: [...bundles.values()].map(({ trustDomain, authorities }) => ({
+      trustDomain,
+      x509Authorities: authorities.length,
+      jwtAuthorities: jwtBundles.get(trustDomain)?.authorities.length ?? 0,
+      expiresAt:
+        authorities.length === 0 ? undefined : Math.max(...authorities.map(({ notAfter }) => notAfter)),
+    })),
+  };
+}

@@ -1,0 +1,169 @@
+import { randomUUID } from 'node:crypto';
+import type { Writable } from 'node:stream';
+import { createRecentDecisions, type RecentDecision } from '../admin/recent-decisions.ts';
+import type { Config } from '../config/config.ts';
+import type { CheckTrace } from '../extauthz/check-trace.ts';
+import { type Checker, createChecker } from '../extauthz/checker.ts';
+import { createDecisionLog } from '../extauthz/decision-log.ts';
+import { compileIdentityList } from '../extauthz/identity-rules.ts';
+import { createMtlsPeerSource } from '../extauthz/mtls-peer.ts';
+import { reasonCodeOf } from '../extauthz/outcome.ts';
+import { createRedactor } from '../extauthz/redaction.ts';
+import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
+import type { Service } from '../grpc/service.ts';
+import { createHttpClient } from '../http/client.ts';
+import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa-rest.ts';
+import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
+import type { PolicyEngine } from '../policy/policy-engine.ts';
+import { compileQueries, type QueryMap } from '../policy/query-map.ts';
+import type { Sleep } from '../runtime/abort.ts';
+import { ConfigError } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/log.ts';
+import type { Task } from '../runtime/tasks.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { SnapshotReader } from '../trust/snapshot.ts';
+
+export type Clock = Readonly<{
+  /** Milliseconds since the epoch. */
+  now: () => number;
+  /** Milliseconds of a clock that never goes back. */
+  monotonicNow: () => number;
+  sleep: Sleep;
+  /** A number in [0, 1). */
+  random: () => number;
+}>;
+
+/** The engine that the configuration names; the tag lets callers reach what only one of them has. */
+export type ConfiguredEngine =
+  | Readonly<{ kind: 'opa'; engine: OpaRestEngine }>
+  | Readonly<{ kind: 'wasm'; engine: WasmEngine }>;
+
+export function createConfiguredEngine(
+  config: Config,
+  deps: { clock: Clock; log: Logger; meter: PolicyMeter },
+): ConfiguredEngine {
+  const { policy, extAuthz } = config;
+  const { clock, log, meter } = deps;
+  const { timeoutMs } = policy;
+  if (policy.engine === 'opa') {
+    const http = createHttpClient({ maxSockets: extAuthz.limits.maxConcurrent });
+    return { kind: 'opa', engine: createOpaRestEngine({ url: policy.opa.url, http, timeoutMs, log }) };
+  }
+  if (policy.bundle === undefined) {
+    throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
+  }
+  const { sleep, random, monotonicNow } = clock;
+  const { file } = policy.bundle;
+  return {
+    kind: 'wasm',
+    engine: createWasmEngine({ file, timeoutMs, now: monotonicNow, sleep, random, log, meter }),
+  };
+}
+
+/** The queries of `ext_authz`; throws ConfigError with every problem in them. */
+export function compileConfiguredQueries({ extAuthz }: Config): QueryMap {
+  return compileQueries(extAuthz.queries, { defaultPath: extAuthz.path, defaultInput: extAuthz.input });
+}
+
+/** Flow 2 as configured, over any engine and any snapshots; `run` and `explain` judge with the same one. */
+export function createConfiguredChecker(
+  config: Config,
+  deps: {
+    snapshots: SnapshotReader;
+    engine: PolicyEngine;
+    clock: Clock;
+    newDecisionId: () => string;
+    log: Logger;
+  },
+): Checker {
+  const { extAuthz, policy } = config;
+  const { peer, queries } = extAuthz;
+  const { clock, ...rest } = deps;
+  const denied = compileIdentityList(peer.deniedIdentities);
+  const dryRunQueries = new Set(queries.flatMap(({ dryRun }, index) => (dryRun ? [index] : [])));
+  return createChecker({
+    ...rest,
+    queries: compileConfiguredQueries(config),
+    peerSources: [createMtlsPeerSource({ verifyCertificate: peer.verifyCertificate, now: clock.now })],
+    identityRules: {
+      requirePeer: peer.require,
+      denied: () => denied,
+      allowed: peer.allowedIdentities === undefined ? undefined : compileIdentityList(peer.allowedIdentities),
+    },
+    body: extAuthz.body,
+    timeoutMs: policy.timeoutMs,
+    dryRun: extAuthz.dryRun,
+    dryRunQueries,
+    now: clock.now,
+    monotonicNow: clock.monotonicNow,
+  });
+}
+
+/** The ext_authz half of the program. */
+export type Authorization = Readonly<{
+  service: Service;
+  tasks: readonly Task[];
+  state(): Readonly<{ engine: string; ready: boolean; revision: string; problem: string | undefined }>;
+  decisions(): readonly RecentDecision[];
+}>;
+
+export function createAuthorization(
+  config: Config,
+  deps: {
+    snapshots: SnapshotReader;
+    clock: Clock;
+    log: Logger;
+    metrics: Metrics;
+    stdout: Writable;
+    version: string;
+  },
+): Authorization {
+  const { snapshots, clock, log, metrics, stdout } = deps;
+  const { decisionLog, extAuthz } = config;
+  const configured = createConfiguredEngine(config, { clock, log, meter: metrics.policy });
+  const { engine } = configured;
+  const recent = createRecentDecisions();
+  const records = createDecisionLog({
+    sink: (event) => stdout.write(`${JSON.stringify(event)}\n`),
+    redact: createRedactor(decisionLog.mask),
+    labels: { id: randomUUID(), version: deps.version },
+    engine: engine.name,
+    meter: metrics.decisionLog,
+  });
+  const service = createExtAuthzService({
+    checker: createConfiguredChecker(config, { snapshots, engine, clock, newDecisionId: randomUUID, log }),
+    response: { headerMode: extAuthz.headerMode, onFailure: extAuthz.onFailure },
+    maxConcurrent: extAuthz.limits.maxConcurrent,
+    onDecision(trace) {
+      recent.add(summarize(trace));
+      if (decisionLog.console) records.record(trace);
+    },
+    meter: metrics.extAuthz,
+  });
+  return {
+    service,
+    tasks: [
+      (signal) => records.run(signal),
+      ...(configured.kind === 'wasm' ? [(signal: AbortSignal) => configured.engine.run(signal)] : []),
+    ],
+    state: () => ({
+      engine: engine.name,
+      ready: engine.ready(),
+      revision: engine.revision(),
+      problem: configured.kind === 'wasm' ? configured.engine.problem() : undefined,
+    }),
+    decisions: () => recent.list(),
+  };
+}
+
+function summarize({ decisionId, startedAt, outcome, peer, request }: CheckTrace): RecentDecision {
+  const http = request?.attributes?.request?.http;
+  return {
+    decisionId,
+    at: startedAt,
+    outcome: resultOf(outcome),
+    reasonCode: reasonCodeOf(outcome),
+    peer: peer?.id,
+    request: http === undefined ? undefined : `${http.method ?? ''} ${http.path ?? ''}`,
+  };
+}
