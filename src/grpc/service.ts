@@ -1,5 +1,3 @@
-import type { AppError } from '../runtime/errors.ts';
-
 /** What a handler may know of its call. */
 export type CallContext = Readonly<{
   /** Fires when the caller cancels, its deadline passes or the server stops. */
@@ -41,6 +39,3 @@ export type Service = Readonly<{
 
 // oxlint-disable-next-line typescript/no-explicit-any -- a table of methods of different types
 export type Method = UnaryMethod<any, any> | ServerStreamMethod<any, any> | BidiMethod<any, any>;
-
-/** How a handler's error is told to the caller. */
-export type ToStatus = (error: AppError) => Readonly<{ code: number; details: string }>;

@@ -26,7 +26,13 @@ export async function probeSocket(path: string): Promise<SocketState> {
       else if (errno === 'ENOENT') resolve('absent');
       // A full backlog, or a socket of another type: it is served, if not by the likes of us.
       else if (errno === 'EAGAIN' || errno === 'EPROTOTYPE') resolve('live');
-      else reject(error);
+      else if (errno === 'EACCES' || errno === 'EPERM') {
+        reject(
+          new AppError('permission_denied', `no permission to see whether ${path} is served: remove it`, {
+            cause: error,
+          }),
+        );
+      } else reject(error);
     });
   });
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { getEventListeners, once } from 'node:events';
+import { chmodSync, linkSync } from 'node:fs';
 import { createServer as createHttp2Server } from 'node:http2';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { createGrpcClient, type GrpcClient } from '../../../src/grpc/client.ts';
 import { createGrpcServer } from '../../../src/grpc/server.ts';
@@ -53,7 +54,6 @@ describe('a gRPC client', () => {
     const path = join(directory.path, 'a.sock');
     const server = createServer().listen(path);
     await once(server, 'listening');
-    const { linkSync } = await import('node:fs');
     linkSync(path, `${path}.dead`);
     server.close();
     const client = clientOf(`${path}.dead`);
@@ -73,6 +73,24 @@ describe('a gRPC client', () => {
     const tcp = createGrpcClient({ target, maxMessageBytes: 1024 });
     await assert.rejects(tcp.unary(unary, Buffer.alloc(0), { signal: never }), unavailable('ECONNREFUSED'));
     tcp.close();
+  });
+
+  it('tells that it may not use a socket', async () => {
+    await using echo = await startEcho();
+    assert.ok(echo.address.kind === 'unix');
+    const { path } = echo.address;
+    chmodSync(path, 0);
+    const isRoot = process.geteuid?.() === 0;
+    if (isRoot) chmodSync(dirname(path), 0o755);
+    if (isRoot) process.seteuid?.(65_534);
+    try {
+      await assert.rejects(
+        echo.client.unary(unary, Buffer.alloc(0), { signal: never }),
+        unavailable('EACCES'),
+      );
+    } finally {
+      if (isRoot) process.seteuid?.(0);
+    }
   });
 
   it('connects anew with the very next call once the server is there', async () => {

@@ -5,8 +5,9 @@ import { describe, it } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { createGrpcClient } from '../../../src/grpc/client.ts';
 import { createGrpcServer } from '../../../src/grpc/server.ts';
+import type { Service } from '../../../src/grpc/service.ts';
 import { Status, StatusError } from '../../../src/grpc/status.ts';
-import { AbortedError, LimitError } from '../../../src/runtime/errors.ts';
+import { AbortedError, LimitError, MalformedError } from '../../../src/runtime/errors.ts';
 import { type LogFields, silentLogger } from '../../../src/runtime/log.ts';
 import { type CallContext, deferred, echoService, never, startEcho, textsOf, thenWait } from './echo.ts';
 
@@ -108,6 +109,41 @@ describe('a gRPC server', () => {
     }
     assert.equal(logged.length, 2);
     assert.deepEqual(logged[0], { method: unary, error: 's3cret' });
+  });
+
+  it('tells a caller that its request is malformed, and hides that an answer is', async () => {
+    const codec = {
+      decode(bytes: Buffer) {
+        if (bytes.length === 0) throw new MalformedError('not a request');
+        return bytes;
+      },
+      encode(): Buffer {
+        throw new Error('s3cret');
+      },
+    };
+    const services: Service[] = [
+      {
+        name: 'test.Codec',
+        methods: {
+          Unary: { ...codec, kind: 'unary', handle: async (request) => request },
+          Stream: { ...codec, kind: 'server_stream', handle: (request) => one(request) },
+          Bidi: { ...codec, kind: 'bidi', handle: (requests) => requests },
+        },
+      },
+    ];
+    await using echo = await startEcho({}, { services });
+    for (const [size, code, details] of [
+      [0, Status.INVALID_ARGUMENT, 'not a request'],
+      [1, Status.INTERNAL, 'internal error'],
+    ] as const) {
+      const request = Buffer.alloc(size);
+      const calls = [
+        echo.client.unary('/test.Codec/Unary', request, { signal: never }),
+        textsOf(echo.client.serverStream('/test.Codec/Stream', request, { signal: never })),
+        textsOf(echo.client.bidi('/test.Codec/Bidi', one(request), { signal: never })),
+      ];
+      for (const call of calls) await assert.rejects(call, status(code, details));
+    }
   });
 
   it('tells an error that comes after some answers', async () => {
