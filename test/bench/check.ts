@@ -30,8 +30,8 @@ writeFileSync(
     identity: {
       source: 'dev',
       dev: {
-        trust_domain: 'quickstart.test',
-        spiffe_ids: ['spiffe://quickstart.test/service/web'],
+        trust_domain: 'dev.local',
+        spiffe_ids: ['spiffe://dev.local/service/web'],
         serve_workload_api: `unix://${sockets.workload}`,
       },
     },
@@ -111,11 +111,11 @@ async function checkRequest(): Promise<Buffer> {
               id: '1234567890123456789',
               method: 'GET',
               path: '/hello?verbose=1',
-              host: 'web.quickstart.test',
+              host: 'web.dev.local',
               scheme: 'https',
               protocol: 'HTTP/2',
               headers: {
-                ':authority': 'web.quickstart.test',
+                ':authority': 'web.dev.local',
                 ':method': 'GET',
                 ':path': '/hello?verbose=1',
                 ':scheme': 'https',
