@@ -19,8 +19,8 @@ export type MtlsPeerOptions = Readonly<{
   now: () => number;
 }>;
 
-/** A certificate that was verified under one snapshot. `expiresAt` is when that has to be done again. */
-type Verified = Readonly<{ spiffeId: SpiffeId; expiresAt: number }>;
+/** A certificate that was verified under one snapshot: the peer it proves, and until when without another look. */
+type Verified = Readonly<{ kind: 'verified'; spiffeId: SpiffeId; proven: PeerResult; expiresAt: number }>;
 
 const maxChain = 10;
 
@@ -46,7 +46,7 @@ export function createMtlsPeerSource(options: MtlsPeerOptions): PeerSource {
     if (cached !== undefined && at < cached.expiresAt) return cached;
     const result = verifyCertificateText(text, snapshot, at, intermediates);
     // Refusals are not kept: some pass with time, and none of them is on the way of a request that is let through.
-    if (!('kind' in result)) cache.set(text, result);
+    if (result.kind === 'verified') cache.set(text, result);
     return result;
   }
 
@@ -56,26 +56,25 @@ export function createMtlsPeerSource(options: MtlsPeerOptions): PeerSource {
     if (principal === undefined) return undefined;
     if (verifyCertificate === 'off') return passed(principal, false);
     if (source?.certificate === undefined) {
-      if (verifyCertificate === 'when_present') return passed(principal, false);
-      return refuse(
-        'untrusted_certificate',
-        'Envoy sent no certificate of the peer: set include_peer_certificate in its ext_authz filter',
-      );
+      return verifyCertificate === 'when_present' ? passed(principal, false) : missingCertificate;
     }
     const verified = verify(source.certificate, snapshot);
-    if ('kind' in verified) return verified;
-    if (verified.spiffeId !== principal) {
-      return refuse(
-        'peer_mismatch',
-        `principal is ${principal}, but the certificate is for ${verified.spiffeId}`,
-      );
-    }
-    return passed(principal, true);
+    if (verified.kind === 'deny') return verified;
+    if (verified.spiffeId === principal) return verified.proven;
+    return refuse(
+      'peer_mismatch',
+      `principal is ${principal}, but the certificate is for ${verified.spiffeId}`,
+    );
   };
 }
 
+const missingCertificate = refuse(
+  'untrusted_certificate',
+  'Envoy sent no certificate of the peer: set include_peer_certificate in its ext_authz filter',
+);
+
 function passed(id: SpiffeId, verified: boolean): PeerResult {
-  return { kind: 'peer', peer: peerOf(id, 'mtls', verified) };
+  return Object.freeze({ kind: 'peer', peer: peerOf(id, 'mtls', verified) });
 }
 
 function verifyCertificateText(
@@ -94,7 +93,10 @@ function verifyCertificateText(
   const [leaf] = chain;
   if (leaf === undefined) return refuse('untrusted_certificate', 'certificate of the peer is empty');
   const result = verifyX509Svid(chain, snapshot.bundles, at, intermediates);
-  if (result.valid) return { spiffeId: result.spiffeId, expiresAt: result.expiresAt };
+  if (result.valid) {
+    const { spiffeId, expiresAt } = result;
+    return { kind: 'verified', spiffeId, proven: passed(spiffeId, true), expiresAt };
+  }
   if (result.reason === 'untrusted_chain')
     return refuse('untrusted_chain', untrustedChain(leaf, result.message));
   return refuse('untrusted_certificate', `certificate of the peer: ${result.message}`);
