@@ -177,6 +177,8 @@ function createClient(target: ListenAddress, maxMessageBytes: number): Client {
     'grpc.max_send_message_length': maxMessageBytes,
     'grpc.use_local_subchannel_pool': 1,
     'grpc.enable_retries': 0,
+    // Messages kept for a retry count as sent, which would defeat flow control.
+    'grpc.per_rpc_retry_buffer_size': 0,
     'grpc.service_config_disable_resolution': 1,
     'grpc.enable_http_proxy': 0,
     'grpc.enable_channelz': 0,

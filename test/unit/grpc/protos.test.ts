@@ -65,10 +65,15 @@ describe('a message codec', () => {
     assert.equal(({} as Record<string, unknown>)['stringValue'], undefined);
   });
 
-  it('refuses a struct nested without end', () => {
-    let value: Buffer = Buffer.alloc(0);
-    for (let depth = 0; depth < 20_000; depth++) value = nest(value);
-    assert.throws(() => checkResponse.decode(prefixed(0x22, prefixed(0x0a, value))), MalformedError);
+  it('reads a struct of some depth and refuses one of any depth', () => {
+    const nested = (depth: number): Buffer => {
+      let value = prefixed(0x1a, Buffer.from('x'));
+      for (let level = 0; level < depth; level++) value = prefixed(0x2a, field(value));
+      return prefixed(0x22, field(value));
+    };
+    const { dynamicMetadata } = checkResponse.decode(nested(20));
+    assert.equal(JSON.stringify(dynamicMetadata).split('structValue":').length, 21);
+    assert.throws(() => checkResponse.decode(nested(2000)), MalformedError);
   });
 
   it('throws MalformedError for bytes that are no message, and nothing else for any bytes', () => {
@@ -93,9 +98,9 @@ describe('a message codec', () => {
   });
 });
 
-/** A map entry whose value is a struct of one entry more. */
-function nest(inner: Buffer): Buffer {
-  return prefixed(0x12, prefixed(0x2a, prefixed(0x0a, inner)));
+/** The map entry of a struct whose key is `k`. */
+function field(value: Buffer): Buffer {
+  return prefixed(0x0a, Buffer.concat([prefixed(0x0a, Buffer.from('k')), prefixed(0x12, value)]));
 }
 
 function prefixed(tag: number, body: Buffer): Buffer {
