@@ -180,11 +180,11 @@ test('a hundred thousand evaluations do not make the process grow', async (t) =>
     };
     await Promise.all(Array.from({ length: 64 }, one));
   };
-  await evaluateMany(20_000);
+  await evaluateMany(60_000); // until the heap has found its size
   const before = process.memoryUsage.rss();
   await evaluateMany(100_000);
   const grown = process.memoryUsage.rss() - before;
-  assert.ok(grown < 48 * 1024 * 1024, `grew by ${grown} bytes`);
+  assert.ok(grown < 80 * 1024 * 1024, `grew by ${grown} bytes, more than 800 for each evaluation`);
 });
 
 test('an endless policy costs its Check a timeout and the worker, never the main thread', async (t) => {
