@@ -49,7 +49,7 @@ export type SelectedQuery = Readonly<{
   index: number | undefined;
 }>;
 
-export type QueryRefusal = Readonly<{
+type QueryRefusal = Readonly<{
   kind: 'deny';
   reason: 'unsafe_path' | 'no_query' | 'malformed_request';
   message: string;
