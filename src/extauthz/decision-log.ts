@@ -1,4 +1,3 @@
-import { aborted } from '../runtime/abort.ts';
 import type { CheckTrace } from './check-trace.ts';
 import { problemOf, reasonCodeOf, reasonOf } from './outcome.ts';
 import type { Redactor } from './redaction.ts';
@@ -64,10 +63,10 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
       wake?.();
     },
     async run(signal) {
-      const stopped = aborted(signal);
+      signal.addEventListener('abort', () => wake?.(), { once: true });
       while (!signal.aborted) {
         if (queue.length === 0) {
-          await Promise.race([stopped, new Promise<void>((resolve) => (wake = resolve))]);
+          await new Promise<void>((resolve) => (wake = resolve));
           wake = undefined;
         }
         // A turn of the loop between batches: Checks that came meanwhile go first.
@@ -114,7 +113,11 @@ export function decisionEvent(
 }
 
 function weightOf({ request }: CheckTrace): number {
-  const http = request?.attributes?.request?.http;
+  if (request === undefined) return overheadBytes;
+  const { headers, attributes } = request;
+  const http = attributes?.request?.http;
   // Body text, its parsed form and base64 come on top of one another.
-  return overheadBytes + 3 * ((http?.body?.length ?? 0) + (http?.rawBody?.length ?? 0));
+  let weight = overheadBytes + 3 * ((http?.body?.length ?? 0) + (http?.rawBody?.length ?? 0));
+  for (const name in headers) weight += headers[name]?.length ?? 0;
+  return weight;
 }

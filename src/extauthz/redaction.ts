@@ -58,7 +58,7 @@ function redact(value: unknown, at: string, erased: string[]): unknown {
   const namesCredential = isCredential(from['key']);
   let copy: Record<string, unknown> | undefined;
   for (const key of Object.keys(from)) {
-    const path = `${at}/${escapeSegment(key)}`;
+    const member = from[key];
     if (
       isCredential(key) ||
       (namesCredential && (key === 'value' || key === 'rawValue')) ||
@@ -66,11 +66,11 @@ function redact(value: unknown, at: string, erased: string[]): unknown {
     ) {
       copy ??= { ...from };
       delete copy[key];
-      erased.push(path);
-      continue;
+      erased.push(`${at}/${escapeSegment(key)}`);
+    } else if (typeof member === 'object' && member !== null) {
+      const clean = redact(member, `${at}/${escapeSegment(key)}`, erased);
+      if (clean !== member) (copy ??= { ...from })[key] = clean;
     }
-    const clean = redact(from[key], path, erased);
-    if (clean !== from[key]) (copy ??= { ...from })[key] = clean;
   }
   return copy ?? value;
 }
