@@ -15,7 +15,7 @@ export type BundleDocument = Readonly<{
 }>;
 
 /** The longest document that is looked at, in UTF-16 units, and the most keys in it. */
-export const maxDocumentLength = 1024 * 1024;
+const maxDocumentLength = 1024 * 1024;
 const maxKeys = 1024;
 const keyTypes: readonly unknown[] = ['RSA', 'EC', 'OKP'];
 const maxSequence = 2n ** 64n - 1n;

@@ -36,7 +36,7 @@ export type Certificate = Extensions &
   }>;
 
 /** The longest certificate that is looked at, in bytes. */
-export const maxCertificateBytes = 64 * 1024;
+const maxCertificateBytes = 64 * 1024;
 
 const versionTag = 0xa0;
 const uniqueIdTags: readonly number[] = [0x81, 0x82];

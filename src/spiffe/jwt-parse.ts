@@ -37,7 +37,7 @@ export type ParsedJwt = Readonly<{
 }>;
 
 /** The longest token that is looked at, in bytes. */
-export const maxTokenBytes = 16 * 1024;
+const maxTokenBytes = 16 * 1024;
 
 const algorithms: ReadonlySet<unknown> = new Set(
   ['RS', 'ES', 'PS'].flatMap((family) => [256, 384, 512].map((size) => family + size)),

@@ -13,7 +13,6 @@ export type X509Verification =
 
 /** Signature checks spent on one chain: more than any honest one needs, few enough that a crafted one costs little. */
 const maxSignatureChecks = 64;
-const maxPathLength = 8;
 
 /** MD2, MD5 and SHA-1 signatures: collisions can be bought. */
 const brokenSignatureAlgorithms: ReadonlySet<string> = new Set([
@@ -100,7 +99,7 @@ function findPath(
           continue;
         }
         const longer = [...path, issuer];
-        const found = final ? longer : longer.length < maxPathLength ? extend(longer) : undefined;
+        const found = final ? longer : extend(longer);
         if (found !== undefined) return found;
       }
     }

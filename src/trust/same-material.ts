@@ -7,11 +7,7 @@ export function sameSvids(a: readonly X509Svid[], b: readonly X509Svid[]): boole
   return sameList(
     a,
     b,
-    (x, y) =>
-      x.spiffeId === y.spiffeId &&
-      x.hint === y.hint &&
-      sameCertificates(x.chain, y.chain) &&
-      x.privateKey.equals(y.privateKey),
+    (x, y) => x.hint === y.hint && sameCertificates(x.chain, y.chain) && x.privateKey.equals(y.privateKey),
   );
 }
 

@@ -33,6 +33,8 @@ export type CertificateTemplate = Readonly<{
   signedBy?: TestAuthority;
   /** RSA with 2048 bits in place of ECDSA P-256 for the new key. */
   rsa?: boolean;
+  /** No new key, but that of another authority. */
+  keysOf?: TestAuthority;
 }>;
 
 /** A certificate together with its key, PKCS#8 in DER. */
@@ -67,7 +69,7 @@ export async function createTestAuthority(
   trustDomain: string,
   template: CertificateTemplate = {},
 ): Promise<TestAuthority> {
-  const keys = await createKeys(template.rsa ?? false);
+  const keys = await keysFor(template);
   const complete = authorityTemplate(trustDomain, template);
   const certificate = await sign(
     complete,
@@ -125,7 +127,7 @@ function createAuthority(
     certificate,
     keys,
     async leaf(template = {}) {
-      const leafKeys = await createKeys(template.rsa ?? false);
+      const leafKeys = await keysFor(template);
       const leaf = await sign(
         { uris: [`spiffe://${trustDomain}/workload`], ...template },
         issuer,
@@ -136,7 +138,7 @@ function createAuthority(
       return { certificate: leaf, privateKey: await exportKey(leafKeys) };
     },
     async intermediate(template = {}) {
-      const childKeys = await createKeys(template.rsa ?? false);
+      const childKeys = await keysFor(template);
       const subject = `O=svidecar test, CN=intermediate ${randomBytes(4).toString('hex')}`;
       const child = await sign(
         authorityTemplate(trustDomain, { subject, ...template }),
@@ -234,7 +236,8 @@ function keyUsageExtension(names: readonly (keyof typeof x509.KeyUsageFlags)[]):
   return new x509.KeyUsagesExtension(flags, true);
 }
 
-function createKeys(rsa: boolean): Promise<webcrypto.CryptoKeyPair> {
+async function keysFor({ rsa = false, keysOf }: CertificateTemplate): Promise<webcrypto.CryptoKeyPair> {
+  if (keysOf !== undefined) return keysOf.keys;
   return rsa
     ? webcrypto.subtle.generateKey(
         {

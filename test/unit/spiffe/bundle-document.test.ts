@@ -16,6 +16,7 @@ const trustDomain = parseTrustDomain('example.org');
 const authority = await createTestAuthority(trustDomain);
 const rsaAuthority = await createTestAuthority(trustDomain, { rsa: true });
 const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+const k1 = generateKeyPairSync('ec', { namedCurve: 'secp256k1' });
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const ecJwk = ec.publicKey.export({ format: 'jwk' });
 const rsaJwk = rsa.publicKey.export({ format: 'jwk' });
@@ -56,7 +57,8 @@ for (const [what, key] of [
   ['an unknown type', { ...jwtKey, kty: 'AKP' }],
   ['no type', { ...jwtKey, kty: undefined }],
   ['a symmetric key', { use: 'jwt-svid', kid: 'k', kty: 'oct', k: 'AAAA' }],
-  ['a curve that no algorithm uses', { ...jwtKey, crv: 'secp256k1' }],
+  ['a curve that no algorithm uses', { ...jwtKey, ...k1.publicKey.export({ format: 'jwk' }) }],
+  ['an empty kid', { ...jwtKey, kid: '' }],
   ['a point that is not on its curve', { ...jwtKey, y: ecJwk.x }],
   ['a broken modulus', { use: 'jwt-svid', kid: 'k', ...rsaJwk, n: '***' }],
   ['no use', { ...jwtKey, use: undefined }],

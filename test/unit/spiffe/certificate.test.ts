@@ -89,6 +89,22 @@ test('an extension that occurs twice is refused', async () => {
   await assert.rejects(authority.leaf({ extensions: [again] }), /2\.5\.29\.17 occurs twice/);
 });
 
+test('a certificate that names two signature algorithms is refused', () => {
+  const bytes = Buffer.from(leaf.certificate.der);
+  const ecdsaWithSha256 = Buffer.from('06082a8648ce3d040302', 'hex');
+  const outer = bytes.lastIndexOf(ecdsaWithSha256);
+  assert.notEqual(outer, bytes.indexOf(ecdsaWithSha256));
+  bytes[outer + ecdsaWithSha256.length - 1] = 3;
+  assert.throws(() => parseCertificate(bytes), /two signature algorithms/);
+});
+
+test('extensions in a certificate of version 2 are refused', () => {
+  const bytes = Buffer.from(leaf.certificate.der);
+  const version3 = Buffer.from('a003020102', 'hex');
+  bytes[bytes.indexOf(version3) + version3.length - 1] = 1;
+  assert.throws(() => parseCertificate(bytes), /only version 3/);
+});
+
 test('the certificate keeps its own copy of the bytes', () => {
   const bytes = Buffer.from(leaf.certificate.der);
   const parsed = parseCertificate(bytes);

@@ -236,6 +236,23 @@ test('without kid 16 keys that fit are tried and no more', async () => {
   await assertRefused(text, 'bad_signature', withStrangers(16));
 });
 
+test('keys that do not fit are not among the 16', async () => {
+  const weak = rsa(1024);
+  const misfits = Array.from({ length: 16 }, (_, index) => [
+    authority(`p384-${index}`, p384),
+    authority(`weak-${index}`, weak),
+  ]).flat();
+  const set = jwtBundles({
+    'example.org': [...misfits, authority('k256', p256), authority('krsa', rsa2048)],
+  });
+  for (const text of [
+    token({ header: { kid: undefined } }),
+    token({ header: { alg: 'RS256', kid: undefined }, key: rsa2048 }),
+  ]) {
+    assert.equal((await verifyJwtSvid(text, ['billing'], set, testNow)).valid, true);
+  }
+});
+
 for (const [what, change] of [
   ['two parts', (text: string) => text.split('.').slice(0, 2).join('.')],
   ['four parts', (text: string) => `${text}.`],

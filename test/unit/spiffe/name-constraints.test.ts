@@ -35,9 +35,14 @@ function constraints(...subtrees: readonly (readonly [number, number, string | B
   return new x509.Extension('2.5.29.30', true, der(0x30, ...content));
 }
 
-async function verifyBelow(extension: x509.Extension, template: CertificateTemplate = {}) {
-  const root = await createTestAuthority('example.org', { extensions: [extension] });
-  const middle = await root.intermediate();
+async function verifyBelow(
+  extension: x509.Extension,
+  template: CertificateTemplate = {},
+  middleTemplate: CertificateTemplate = {},
+) {
+  const subject = 'CN=authority';
+  const root = await createTestAuthority('example.org', { subject, extensions: [extension] });
+  const middle = await root.intermediate(middleTemplate);
   const { certificate } = await middle.leaf(template);
   const bundles = x509Bundles(x509Bundle('example.org', [root]));
   return verifyX509Svid([certificate, middle.certificate], bundles, testNow);
@@ -79,6 +84,12 @@ for (const [what, extension, template, valid] of [
     if (!result.valid) assert.equal(result.reason, 'untrusted_chain');
   });
 }
+
+test('a self-issued intermediate is not held against the constraints', async () => {
+  const extension = constraints([permitted, directory, der(0x30)]);
+  assert.equal((await verifyBelow(extension, {}, { subject: 'CN=authority' })).valid, true);
+  assert.equal((await verifyBelow(extension, {}, { subject: 'CN=other' })).valid, false);
+});
 
 test('constraints that cannot be read refuse the certificate', async () => {
   const broken = [der(0x30, der(0xa2)), der(0x30, der(permitted, der(0x30))), Buffer.of(0x30, 0x05)];

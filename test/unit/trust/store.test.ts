@@ -254,6 +254,12 @@ test('the own JWT bundle is not dropped by a message that lacks it, but may beco
   assert.equal(store.apply(jwt({ [own]: [] })), 'changed');
 });
 
+test('a first JWT message without the own domain is taken: there is nothing to drop', () => {
+  const { store } = setUp();
+  store.apply(x509([web], ownBundle));
+  assert.equal(store.apply(jwt({ [partner]: [k2] })), 'changed');
+});
+
 test('a rotation is counted once for each SVID that got a new certificate', async () => {
   const { store, counted } = setUp();
   store.apply(x509([web, db], ownBundle));
