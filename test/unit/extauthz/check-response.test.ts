@@ -224,34 +224,6 @@ test('a 200 of a policy that denies stays a deny', () => {
   assert.equal(response.deniedResponse?.status?.code, 'OK');
 });
 
-test('responses that differ only in their ID are stamped right', () => {
-  const encode = createResponseEncoder(defaults);
-  const other = 'ffffffff-ffff-4fff-bfff-ffffffffffff';
-  for (const outcome of [
-    decided(true),
-    decided(false),
-    failed,
-    refusal('no_query'),
-    refusal('identity_denied'),
-  ]) {
-    for (const decisionId of [id, other, id]) {
-      const { bytes } = encode(outcome, decisionId);
-      assert.deepEqual(bytes, codec.encode(buildCheckResponse(outcome, decisionId, defaults)));
-    }
-  }
-});
-
-test('an allow with dynamic metadata too deep for the wire becomes a malformed decision', () => {
-  let metadata: object = { end: true };
-  for (let i = 0; i < 200; i++) metadata = { deeper: metadata };
-  const { outcome, bytes } = createResponseEncoder(defaults)(
-    decided({ allowed: true, dynamic_metadata: metadata }),
-    id,
-  );
-  assert.ok(outcome.kind === 'denied' && outcome.decision.code === 'malformed_decision');
-  assert.equal(codec.decode(bytes).status?.code, 7);
-});
-
 test('dynamic metadata keeps every JSON type', () => {
   const sent = { a: [1, 'x', null, true, { b: [] }], n: -0.5, o: {} };
   const response = tell(decided({ allowed: true, dynamic_metadata: sent }));
