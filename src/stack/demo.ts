@@ -26,7 +26,7 @@ export type DemoOptions = Readonly<{
 }>;
 
 const project = join(import.meta.dirname, '../..');
-const REMEDY = 'run `npm run fetch` in the project, or put it on PATH';
+const REMEDY = 'run `npm run binaries` in the project, or put it on PATH';
 const PORTS = 24;
 
 /**

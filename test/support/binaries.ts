@@ -16,5 +16,5 @@ export function opaPath(): Promise<string> {
 
 function find(name: string): Promise<string> {
   const directories = [cache, ...pathDirectories(process.env.PATH)];
-  return requireExecutable(name, directories, 'run `npm run fetch`');
+  return requireExecutable(name, directories, 'run `npm run binaries`');
 }
