@@ -19,8 +19,9 @@ const decisionPath = () => z.string().max(1024);
 
 const pointer = () =>
   checked(['JSON pointer', '/input/parsed_body/pin'], (text) => {
-    if (!/^(\/([^~/]|~[01])*)+$/.test(text))
-      throw new Error('must be a JSON pointer such as /input/parsed_body/pin');
+    if (!/^\/(?:input|result)(?:\/(?:[^~/]|~[01])*)*$/.test(text)) {
+      throw new Error('must be a JSON pointer into /input or /result, such as /input/parsed_body/pin');
+    }
   });
 
 const inputShape = () => z.enum(['envoy', 'agentvault', 'agentweave']);

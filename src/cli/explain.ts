@@ -1,0 +1,139 @@
+import { randomUUID } from 'node:crypto';
+import {
+  type Clock,
+  type ConfiguredEngine,
+  createConfiguredChecker,
+  createConfiguredEngine,
+} from '../app/authorization.ts';
+import type { Config } from '../config/config.ts';
+import type { CheckTrace } from '../extauthz/check-trace.ts';
+import { problemOf, reasonCodeOf, reasonOf } from '../extauthz/outcome.ts';
+import { createResponseEncoder } from '../extauthz/response-encoder.ts';
+import { AppError, ConfigError, messageOf } from '../runtime/errors.ts';
+import { createLatest } from '../runtime/latest.ts';
+import { silentLogger } from '../runtime/log.ts';
+import { emptySnapshot, type TrustSnapshot } from '../trust/snapshot.ts';
+import { parseCheckJson } from './check-json.ts';
+import { type ConfigFlags, readConfig, readText } from './config-file.ts';
+import { firstIdentity } from './first-identity.ts';
+import { type CliOptions, type ExitCode, printJson, printLine } from './io.ts';
+import { responseToJson } from './response-json.ts';
+import { silentPolicyMeter } from './validate.ts';
+
+export type ExplainFlags = ConfigFlags &
+  Readonly<{
+    config: string;
+    check: string;
+    /** Judge without an identity source: no bundle is held, so no certificate can be verified. */
+    withoutIdentity: boolean;
+    timeoutMs: number;
+  }>;
+
+/**
+ * `explain`: judges one CheckRequest with the checker that `run` uses, and prints what each step came to. The exit code
+ * says whether it could be explained, not what was decided.
+ */
+export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags): Promise<ExitCode> {
+  const { config } = await readConfig(flags.config, flags, io.env);
+  if (!config.extAuthz.enabled) {
+    throw new ConfigError([{ path: 'ext_authz.enabled', message: 'is false, so no Check is ever answered' }]);
+  }
+  const { message, ignored } = await readCheck(flags.check);
+  for (const path of ignored)
+    printLine(io.stderr, `warning: ${path} is no field of a CheckRequest and is ignored`);
+  const log = silentLogger;
+  const configured = createConfiguredEngine(config, { clock, log, meter: silentPolicyMeter });
+  try {
+    await load(configured, io.signal);
+    const snapshots = createLatest(await snapshotFor(io, clock, config, flags));
+    const { engine } = configured;
+    const checker = createConfiguredChecker(config, {
+      snapshots,
+      engine,
+      clock,
+      newDecisionId: randomUUID,
+      log,
+    });
+    printJson(io.stdout, describe(config, await checker.check(message, io.signal)));
+    return 0;
+  } finally {
+    if (configured.kind === 'wasm') configured.engine.close();
+  }
+}
+
+async function readCheck(path: string): Promise<ReturnType<typeof parseCheckJson>> {
+  const text = await readText(path);
+  try {
+    return parseCheckJson(text);
+  } catch (error) {
+    throw new ConfigError([{ path, message: messageOf(error) }]);
+  }
+}
+
+async function load(configured: ConfiguredEngine, signal: AbortSignal): Promise<void> {
+  if (configured.kind !== 'wasm') return;
+  try {
+    await configured.engine.load(signal);
+  } catch (error) {
+    throw new ConfigError([{ path: 'policy.bundle.file', message: messageOf(error) }]);
+  }
+}
+
+async function snapshotFor(
+  io: CliOptions,
+  clock: Clock,
+  config: Config,
+  { withoutIdentity, timeoutMs }: ExplainFlags,
+): Promise<TrustSnapshot> {
+  if (withoutIdentity) {
+    const trustDomain = config.trustDomain ?? config.identity.dev?.trustDomain;
+    if (trustDomain === undefined) {
+      throw new ConfigError([
+        { path: 'trust_domain', message: 'is needed without an identity: give it with --trust-domain' },
+      ]);
+    }
+    return Object.freeze({ ...emptySnapshot, version: 1, trustDomain });
+  }
+  try {
+    return await firstIdentity(config, clock, timeoutMs, io.signal);
+  } catch (error) {
+    if (io.signal.aborted) throw error;
+    const remedy = 'with --without-identity the Check is judged with no bundles held';
+    throw new AppError('unavailable', `${messageOf(error)}; ${remedy}`, { cause: error });
+  }
+}
+
+function describe({ extAuthz }: Config, trace: CheckTrace): object {
+  const { peer, query, input, evaluation, decisionId } = trace;
+  const { headerMode, onFailure } = extAuthz;
+  const { outcome, bytes } = createResponseEncoder({ headerMode, onFailure })(trace.outcome, decisionId);
+  return {
+    peer: describePeer(peer),
+    query:
+      query === undefined
+        ? null
+        : {
+            matched: query.index === undefined ? 'none: the default' : `ext_authz.queries[${query.index}]`,
+            path: query.path,
+            input: query.input,
+            dry_run: query.dryRun,
+            captures: query.captures,
+          },
+    input: input ?? null,
+    evaluation: evaluation ?? null,
+    decision: {
+      outcome: outcome.kind,
+      reason_code: reasonCodeOf(outcome) ?? null,
+      reason: reasonOf(outcome) ?? null,
+      problem: problemOf(outcome) ?? null,
+      decision_id: decisionId,
+    },
+    response: responseToJson(bytes),
+  };
+}
+
+function describePeer(peer: CheckTrace['peer']): object | null {
+  if (peer === undefined) return null;
+  if (peer.id === undefined) return { id: null, via: peer.via };
+  return { id: peer.id, trust_domain: peer.trustDomain, via: peer.via, verified: peer.verified };
+}

@@ -1,0 +1,57 @@
+import type { Clock } from '../app/authorization.ts';
+import { createConfiguredSource, createFeed } from '../app/identity.ts';
+import type { Config } from '../config/config.ts';
+import { withDeadline } from '../runtime/abort.ts';
+import { TimeoutError, UnavailableError } from '../runtime/errors.ts';
+import { silentLogger } from '../runtime/log.ts';
+import { runTasks } from '../runtime/tasks.ts';
+import type { TrustSnapshot } from '../trust/snapshot.ts';
+import { createTrustStore, type TrustMeter } from '../trust/store.ts';
+import type { WorkloadMeter } from '../workload/meter.ts';
+
+const silentTrustMeter: TrustMeter = Object.freeze({ applied() {}, rotated() {} });
+
+export const silentWorkloadMeter: WorkloadMeter = Object.freeze({ updated() {}, failed() {}, answered() {} });
+
+/**
+ * The first snapshot with an identity that the configured source gives, within `timeoutMs`; else rejects with the
+ * source's last word. An SVID of another trust domain than the config asserts is none.
+ */
+export async function firstIdentity(
+  config: Config,
+  clock: Clock,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<TrustSnapshot> {
+  const { now } = clock;
+  const log = silentLogger;
+  const store = createTrustStore({
+    expectedTrustDomain: config.trustDomain,
+    now,
+    log,
+    meter: silentTrustMeter,
+  });
+  const { source, tasks } = await createConfiguredSource(config, {
+    ...clock,
+    log,
+    meter: silentWorkloadMeter,
+  });
+  const feed = createFeed({ source, store, onPermissionDenied: 'drop', now, log });
+  const stop = new AbortController();
+  const running = runTasks(AbortSignal.any([signal, stop.signal]), [...tasks, ...feed.tasks]);
+  try {
+    return await withDeadline(timeoutMs, signal, async (bounded) => {
+      for await (const snapshot of store.changes(bounded)) {
+        if (snapshot.trustDomain !== undefined) return snapshot;
+      }
+      throw new UnavailableError('the wait for an identity was ended');
+    });
+  } catch (error) {
+    const problem = feed.unready();
+    if (!(error instanceof TimeoutError) || problem === undefined) throw error;
+    throw new UnavailableError(`${problem} (waited ${timeoutMs} ms)`, { cause: error });
+  } finally {
+    stop.abort();
+    await running;
+  }
+}

@@ -1,0 +1,94 @@
+import { type Clock, type ConfiguredEngine, createConfiguredEngine } from '../app/authorization.ts';
+import type { Config } from '../config/config.ts';
+import { describeConfig } from '../config/load.ts';
+import type { PolicyMeter } from '../policy/opa-wasm.ts';
+import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
+import { silentLogger } from '../runtime/log.ts';
+import { type CheckedConfig, type ConfigFlags, readConfig } from './config-file.ts';
+import { firstIdentity } from './first-identity.ts';
+import { type CliOptions, type ExitCode, printLine } from './io.ts';
+
+export type ValidateFlags = ConfigFlags & Readonly<{ config: string; online: boolean; timeoutMs: number }>;
+
+export const silentPolicyMeter: PolicyMeter = Object.freeze({ bundleLoaded() {}, workerReplaced() {} });
+
+/**
+ * `validate`: reads the config and the files that it names, then prints the effective config. With `online` it also
+ * tries what the program will talk to; that failing is exit code 1, since the config itself is fine.
+ */
+export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlags): Promise<ExitCode> {
+  const checked = await readConfig(flags.config, flags, io.env);
+  const { config, options, warnings } = checked;
+  for (const warning of warnings) printLine(io.stderr, `warning: ${warning}`);
+  const { extAuthz } = config;
+  const engine = extAuthz.enabled
+    ? createConfiguredEngine(config, { clock, log: silentLogger, meter: silentPolicyMeter })
+    : undefined;
+  try {
+    if (engine?.kind === 'wasm') await checkBundle(engine, checked, io.signal);
+    printLine(io.stdout, describeConfig(options));
+    return flags.online ? await tryPeers(io, clock, config, engine, flags.timeoutMs) : 0;
+  } finally {
+    if (engine?.kind === 'wasm') engine.engine.close();
+  }
+}
+
+/** The bundle must load, and hold every decision that a Check can ask for. */
+async function checkBundle(
+  { engine }: Extract<ConfiguredEngine, { kind: 'wasm' }>,
+  { queries }: CheckedConfig,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await engine.load(signal);
+  } catch (error) {
+    throw new ConfigError([{ path: 'policy.bundle.file', message: messageOf(error) }]);
+  }
+  const entrypoints = engine.entrypoints();
+  const problems = queries.paths
+    .filter((path) => !entrypoints.includes(path))
+    .map((path): ConfigProblem => {
+      const message = `has no entry point ${path}, which ext_authz asks for; it has ${entrypoints.join(', ')}`;
+      return { path: 'policy.bundle.file', message };
+    });
+  if (problems.length > 0) throw new ConfigError(problems);
+}
+
+async function tryPeers(
+  io: CliOptions,
+  clock: Clock,
+  config: Config,
+  engine: ConfiguredEngine | undefined,
+  timeoutMs: number,
+): Promise<ExitCode> {
+  const attempts: readonly (readonly [string, () => Promise<string>])[] = [
+    [
+      'identity',
+      async () => {
+        const { svids } = await firstIdentity(config, clock, timeoutMs, io.signal);
+        return svids.map(({ spiffeId }) => spiffeId).join(', ');
+      },
+    ],
+    ...(engine?.kind === 'opa'
+      ? [
+          [
+            'policy',
+            async () => {
+              await engine.engine.probe(io.signal);
+              return `OPA at ${config.policy.opa.url} is healthy`;
+            },
+          ] as const,
+        ]
+      : []),
+  ];
+  let code: ExitCode = 0;
+  for (const [name, attempt] of attempts) {
+    try {
+      printLine(io.stderr, `${name}: ${await attempt()}`);
+    } catch (error) {
+      code = 1;
+      printLine(io.stderr, `${name}: failed: ${messageOf(error)}`);
+    }
+  }
+  return code;
+}
