@@ -25,7 +25,7 @@ process.exit(
     stderr: process.stderr,
     signal: stop.signal,
     program: [process.execPath, ...process.execArgv, import.meta.filename],
-    uid: process.getuid?.() ?? 0,
+    nodeVersion: process.versions.node,
     runApp,
   }),
 );
