@@ -1,6 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
-import { aborted } from '../runtime/abort.ts';
 import { errnoOf, messageOf, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Readiness } from './readiness.ts';
@@ -30,11 +29,6 @@ type Address = Readonly<{ host: string; port: number }>;
 export interface AdminServer {
   /** Binds; rejects with UnavailableError that says what is in the way. */
   listen(address: Address, scope: AdminScope): Promise<AdminListener>;
-  /** Serves everything on `listen` and the probes on `probeListen`, until `signal` fires. */
-  run(
-    addresses: Readonly<{ listen: Address; probeListen: Address | undefined }>,
-    signal: AbortSignal,
-  ): Promise<void>;
 }
 
 type Answer = Readonly<{
@@ -123,18 +117,7 @@ export function createAdminServer(options: AdminOptions): AdminServer {
     return Object.freeze({ host: address.host, port, close: () => close(server) });
   }
 
-  return Object.freeze({
-    listen,
-    async run({ listen: address, probeListen }, signal) {
-      const listeners = [await listen(address, 'all')];
-      try {
-        if (probeListen !== undefined) listeners.push(await listen(probeListen, 'probes'));
-        await aborted(signal);
-      } finally {
-        await Promise.all(listeners.map((listener) => listener.close()));
-      }
-    },
-  } satisfies AdminServer);
+  return Object.freeze({ listen });
 }
 
 /**

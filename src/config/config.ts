@@ -1,4 +1,5 @@
 import { dirname, isAbsolute, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { IdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { HostPort, ListenAddress } from './address.ts';
@@ -62,7 +63,7 @@ export type QueryConfig = Readonly<{
 
 export type ExtAuthzConfig = Readonly<{
   enabled: boolean;
-  /** Undefined: on the socket of `listen`. */
+  /** Undefined: on the socket of `listen`, also when the file names that one. */
   listen: ListenAddress | undefined;
   /** Empty: a request that no query matches is denied. */
   path: string;
@@ -132,7 +133,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
     },
     extAuthz: {
       enabled: authz.enabled,
-      listen: authz.listen,
+      listen: isDeepStrictEqual(authz.listen, options.listen) ? undefined : authz.listen,
       path: authz.path,
       input: authz.input,
       queries: authz.queries.map(({ match, path, input, dry_run: dryRun, set }) => ({

@@ -78,20 +78,13 @@ function clusters(config: Config, options: BootstrapOptions): readonly Json[] {
     const tls = upstreamTls(tlsOptions(config, options));
     return [...own, tlsCluster(upstream, options.upstream, options.protocol === 'http', tls)];
   }
-  if (authzClusterOf(config) === sidecarAuthz && listen !== undefined)
-    own.push(sidecarCluster(sidecarAuthz, listen));
+  if (listen !== undefined) own.push(sidecarCluster(sidecarAuthz, listen));
   return [...own, plainCluster(upstream, options.upstream, options.upstreamHttp2 ?? false)];
 }
 
-/** The sidecar's sockets are one cluster unless ext_authz has one of its own. */
-function authzClusterOf({ listen, extAuthz }: Config): string {
-  const own = extAuthz.listen;
-  return own === undefined || JSON.stringify(own) === JSON.stringify(listen) ? sidecar : sidecarAuthz;
-}
-
 function serverListener(config: Config, options: BootstrapOptions): Json {
-  const authz = authzClusterOf(config);
-  const { enabled } = config.extAuthz;
+  const { enabled, listen } = config.extAuthz;
+  const authz = listen === undefined ? sidecar : sidecarAuthz;
   const filters =
     options.protocol === 'http'
       ? [httpManager('ingress', enabled ? [httpAuthzFilter(config, authz)] : [], inboundHttp)]

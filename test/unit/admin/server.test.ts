@@ -10,7 +10,7 @@ import {
   isHostAllowed,
 } from '../../../src/admin/server.ts';
 import { buildStatus } from '../../../src/admin/status.ts';
-import { type LogFields, silentLogger } from '../../../src/runtime/log.ts';
+import { silentLogger } from '../../../src/runtime/log.ts';
 import { emptySnapshot } from '../../../src/trust/snapshot.ts';
 
 type Answer = Readonly<{ status: number; headers: IncomingHttpHeaders; body: string }>;
@@ -201,33 +201,6 @@ describe('admin server', () => {
       name: 'UnavailableError',
       message: `admin server cannot listen on 127.0.0.1 port ${first.port}: the port is taken; stop the other program or change the address`,
     });
-  });
-
-  it('runs both listeners until it is told to stop, and none when one cannot be bound', async () => {
-    const taken = await start('all');
-    const lines: LogFields[] = [];
-    const log = { ...silentLogger, info: (fields: LogFields) => void lines.push(fields) };
-    const server = createAdminServer({
-      readiness: () => readinessOf({}),
-      status: () => assert.fail('not asked'),
-      metrics: () => assert.fail('not asked'),
-      log,
-    });
-    const free = { host: '127.0.0.1', port: 0 };
-    await assert.rejects(
-      server.run({ listen: free, probeListen: taken }, AbortSignal.timeout(10_000)),
-      /is taken/,
-    );
-    const [bound] = lines;
-    await assert.rejects(ask({ ...taken, port: Number(bound?.['port']) }, '/live'), { code: 'ECONNREFUSED' });
-
-    const stop = new AbortController();
-    stop.abort();
-    await server.run({ listen: free, probeListen: free }, stop.signal);
-    assert.deepEqual(
-      lines.map(({ scope }) => scope),
-      ['all', 'all', 'probes'],
-    );
   });
 
   it('ends connections that are open when it closes', async () => {

@@ -206,6 +206,11 @@ admin: 5
       ': sds.enabled and ext_authz.enabled are both false, so there is nothing to do',
     ],
     [
+      'a mask that leads nowhere in a decision',
+      'decision_log: {mask: [/attributes/x]}',
+      'decision_log.mask[0]: must be a JSON pointer into /input or /result, such as /input/parsed_body/pin',
+    ],
+    [
       'a list of bundles',
       'policy: {bundle: [{name: a, file: b}]}',
       'policy.bundle: a list here is not supported by this version',
@@ -216,8 +221,13 @@ admin: 5
     it(`refuses ${what}`, () => assert.deepEqual(problemsOf(text), [problem]));
   }
 
-  it('lets ext_authz name the socket that it shares anyway', () => {
-    assert.deepEqual(problemsOf('listen: unix:///a\next_authz: {listen: "unix:///a"}'), []);
+  it('takes the socket of `listen`, named again, for sharing it', () => {
+    const text = 'listen: unix:///a\next_authz: {listen: "unix:/a"}';
+    assert.equal(load(text).config.extAuthz.listen, undefined);
+    assert.deepEqual(load('ext_authz: {listen: "unix:///b"}').config.extAuthz.listen, {
+      kind: 'unix',
+      path: '/b',
+    });
   });
 
   it('refuses text that is no section at the top', () => {
