@@ -83,14 +83,14 @@ export async function runCli(io: CliOptions): Promise<ExitCode> {
     )
     .command('fetch', 'one look at the Workload API', (y) =>
       y
-        .command('x509', 'X.509-SVIDs', fetchFlags, (argv) =>
+        .command('x509', 'X.509-SVIDs', pemFlags, (argv) =>
           does(() => fetchX509(io, clock, { ...argv, timeoutMs: timeoutOf(argv) }))(),
         )
         .command(
           'jwt',
           'JWT-SVIDs for an audience',
           (inner) =>
-            fetchFlags(inner)
+            fetchFlags(inner, ['json'] as const, 'json')
               .option('audience', {
                 type: 'string',
                 array: true,
@@ -100,7 +100,7 @@ export async function runCli(io: CliOptions): Promise<ExitCode> {
               .option('spiffe-id', { type: 'string', describe: 'only for this identity of the workload' }),
           (argv) => does(() => fetchJwt(io, clock, { ...argv, timeoutMs: timeoutOf(argv) }))(),
         )
-        .command('bundles', 'X.509 and JWT bundles, own and federated', fetchFlags, (argv) =>
+        .command('bundles', 'X.509 and JWT bundles, own and federated', pemFlags, (argv) =>
           does(() => fetchBundles(io, clock, { ...argv, timeoutMs: timeoutOf(argv) }))(),
         )
         .demandCommand(1, 'name what to fetch: x509, jwt or bundles'),
@@ -206,22 +206,22 @@ function bootstrapFlags<T>(y: Argv<T>) {
     .option('node-cluster', { type: 'string', default: 'envoy', describe: "Envoy's node cluster" });
 }
 
-function fetchFlags<T>(y: Argv<T>) {
+function fetchFlags<T, O extends string>(y: Argv<T>, outputs: readonly O[], otherwise: O) {
   return timed(y, '10s')
     .option('workload-api', {
       type: 'string',
       describe:
         'unix:///PATH or tcp://IP:PORT; default: $SPIFFE_ENDPOINT_SOCKET, then the default of the config',
     })
-    .option('output', {
-      choices: ['json', 'pem'] as const,
-      default: 'json' as const,
-      describe: 'how it is printed',
-    })
+    .option('output', { choices: outputs, default: otherwise, describe: 'how it is printed' })
     .option('write', {
       type: 'string',
       describe: 'write files to this directory, private keys (0600) included',
     });
+}
+
+function pemFlags<T>(y: Argv<T>) {
+  return fetchFlags(y, ['json', 'pem'] as const, 'json');
 }
 
 function timed<T>(y: Argv<T>, otherwise: string) {

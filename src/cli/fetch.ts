@@ -1,12 +1,12 @@
 import type { Clock } from '../app/authorization.ts';
 import { withDeadline } from '../runtime/abort.ts';
-import { messageOf, UnavailableError } from '../runtime/errors.ts';
+import { ConfigError, messageOf, UnavailableError } from '../runtime/errors.ts';
 import { silentLogger } from '../runtime/log.ts';
 import type { JwtBundleSet, X509BundleSet } from '../spiffe/bundle.ts';
 import { formatJwks } from '../spiffe/bundle-document.ts';
 import { encodeCertificatesPem, encodePrivateKeyPem } from '../spiffe/certificate.ts';
 import type { JwtSvid } from '../spiffe/jwt-svid.ts';
-import { parseSpiffeId, trustDomainOf } from '../spiffe/spiffe-id.ts';
+import { parseSpiffeId, type SpiffeId, trustDomainOf } from '../spiffe/spiffe-id.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 import type { IdentitySource, WatchEvent } from '../workload/identity-source.ts';
 import { createWorkloadApiSource } from '../workload/workload-api.ts';
@@ -42,7 +42,7 @@ export async function fetchX509(io: CliOptions, clock: Clock, flags: FetchFlags)
 /** `fetch jwt`: JWT-SVIDs for the audiences. */
 export async function fetchJwt(io: CliOptions, clock: Clock, flags: JwtFlags): Promise<ExitCode> {
   const { audience: audiences } = flags;
-  const spiffeId = flags.spiffeId === undefined ? undefined : parseSpiffeId(flags.spiffeId);
+  const spiffeId = flags.spiffeId === undefined ? undefined : parseIdFlag(flags.spiffeId);
   const svids = await once(io, clock, flags, (source, signal) =>
     source.fetchJwtSvids({ audiences, spiffeId }, signal),
   );
@@ -54,6 +54,14 @@ export async function fetchJwt(io: CliOptions, clock: Clock, flags: JwtFlags): P
   }
   printJson(io.stdout, { svids: svids.map(describeJwt) });
   return 0;
+}
+
+function parseIdFlag(text: string): SpiffeId {
+  try {
+    return parseSpiffeId(text);
+  } catch (error) {
+    throw new ConfigError([{ path: '--spiffe-id', message: messageOf(error) }]);
+  }
 }
 
 /** `fetch bundles`: what this workload may trust, own and federated. */
@@ -79,7 +87,7 @@ export async function fetchBundles(io: CliOptions, clock: Clock, flags: FetchFla
 async function once<T>(
   io: CliOptions,
   clock: Clock,
-  flags: FetchFlags,
+  flags: Pick<FetchFlags, 'workloadApi' | 'timeoutMs'>,
   ask: (source: IdentitySource, signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const { config } = await readConfig(undefined, { 'workload-api': flags.workloadApi }, io.env);

@@ -21,8 +21,10 @@ export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlag
   const { config, options, warnings } = checked;
   for (const warning of warnings) printLine(io.stderr, `warning: ${warning}`);
   const { extAuthz } = config;
+  // How fast OPA answers is not the question here, whether it does is.
+  const patient = { ...config, policy: { ...config.policy, timeoutMs: flags.timeoutMs } };
   const engine = extAuthz.enabled
-    ? createConfiguredEngine(config, { clock, log: silentLogger, meter: silentPolicyMeter })
+    ? createConfiguredEngine(patient, { clock, log: silentLogger, meter: silentPolicyMeter })
     : undefined;
   try {
     if (engine?.kind === 'wasm') await checkBundle(engine, checked, io.signal);

@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { copyFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { loadConfig } from '../../../src/config/load.ts';
+import { cli, directory, file, httpServer, workloadApi } from './harness.ts';
+
+const bundle = join(import.meta.dirname, '../../fixtures/policy/lab.tar.gz');
+
+describe('validate', () => {
+  it('prints the effective config, which loads to the same one', async (t) => {
+    const config = await file(t, 'config.yaml', 'identity: {source: dev}\npolicy: {timeout: 1500ms}\n');
+    const { code, stdout, stderr } = await cli(['validate', '--config', config], {
+      env: { SVIDECAR_LOG_LEVEL: 'debug', SVIDECAR_PORT: '80' },
+    });
+    assert.equal(code, 0);
+    assert.equal(stderr, 'warning: SVIDECAR_PORT names no option\n');
+    const { config: again } = loadConfig({ text: stdout, env: {} });
+    assert.equal(again.policy.timeoutMs, 1500);
+    assert.equal(again.log.level, 'debug');
+    assert.equal(again.identity.source, 'dev');
+  });
+
+  it('reads the bundle beside the config, and wants every decision in it', async (t) => {
+    const folder = await directory(t);
+    const config = join(folder, 'config.yaml');
+    const text = (path: string): string =>
+      `policy: {engine: wasm, bundle: {file: policy.tar.gz}}\next_authz: {path: ${path}}\n`;
+    await writeFile(config, text('lab/allow'));
+    const missing = await cli(['validate', '--config', config]);
+    assert.equal(missing.code, 64);
+    assert.match(missing.stderr, /policy\.bundle\.file: .*policy\.tar\.gz does not exist/);
+
+    await copyFile(bundle, join(folder, 'policy.tar.gz'));
+    assert.equal((await cli(['validate', '--config', config])).code, 0);
+
+    await writeFile(config, text('lab/alow'));
+    const wrong = await cli(['validate', '--config', config]);
+    assert.equal(wrong.code, 64);
+    assert.match(wrong.stderr, /has no entry point lab\/alow, which ext_authz asks for; it has .*lab\/allow/);
+
+    await writeFile(join(folder, 'policy.tar.gz'), 'no bundle');
+    const broken = await cli(['validate', '--config', config]);
+    assert.equal(broken.code, 64);
+    assert.match(broken.stderr, /policy\.bundle\.file: /);
+  });
+
+  it('tries identity source and OPA only when asked to', async (t) => {
+    const opa = await httpServer(t, (request, response) => {
+      response.statusCode = request.url === '/health' ? 200 : 404;
+      response.end('{}');
+    });
+    const config = await file(
+      t,
+      'config.yaml',
+      `identity: {workload_api: {address: "${await workloadApi(t)}"}}\npolicy: {opa: {url: "${opa}"}}\n`,
+    );
+    const { code, stderr } = await cli(['validate', '--config', config, '--online']);
+    assert.equal(code, 0);
+    assert.match(stderr, /^identity: spiffe:\/\/dev\.local\/web, spiffe:\/\/dev\.local\/api$/m);
+    assert.match(stderr, /^policy: OPA at .* is healthy$/m);
+  });
+
+  it('exits 1 when what it tries is not there or is of another trust domain', async (t) => {
+    const address = await workloadApi(t);
+    const text = (domain: string): string =>
+      `trust_domain: ${domain}\nidentity: {workload_api: {address: "${address}"}}\npolicy: {opa: {url: "unix:///nowhere"}}\n`;
+    const argv = ['--online', '--timeout', '1s'];
+    const config = await file(t, 'config.yaml', text('other.example'));
+    assert.equal((await cli(['validate', '--config', config])).code, 0);
+    const { code, stderr } = await cli(['validate', '--config', config, ...argv]);
+    assert.equal(code, 1);
+    assert.match(stderr, /^identity: failed: .*expected other\.example, got dev\.local/m);
+    assert.match(stderr, /^policy: failed: /m);
+
+    const nobody = await file(t, 'config.yaml', 'identity: {workload_api: {address: "unix:///nowhere"}}\n');
+    const absent = await cli(['validate', '--config', nobody, ...argv]);
+    assert.equal(absent.code, 1);
+    assert.match(absent.stderr, /^identity: failed: .*does not exist/m);
+  });
+});
