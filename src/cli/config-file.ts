@@ -43,7 +43,7 @@ export async function readConfig(
 }
 
 /** The values that flags give, by key path. */
-export function flagValues(flags: ConfigFlags): Readonly<Record<string, string>> {
+function flagValues(flags: ConfigFlags): Readonly<Record<string, string>> {
   return Object.fromEntries(
     Object.entries(configFlags).flatMap(([flag, key]) => {
       const value = flags[flag as keyof ConfigFlags];

@@ -47,7 +47,7 @@ export function formatHostPort({ host, port }: HostPort): string {
 }
 
 /** True for 127.0.0.0/8 and ::1. */
-export function isLoopback(host: string): boolean {
+function isLoopback(host: string): boolean {
   return host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 

@@ -7,6 +7,7 @@ import { messageFor, toProblems } from './problems.ts';
 import { checkRules } from './rules.ts';
 import { encodeOptions, type Options, parseWith } from './schema.ts';
 import { valueAt, withoutNulls, withoutPath, withValue } from './tree.ts';
+import { formatMode } from './units.ts';
 import { formatYaml, parseYaml } from './yaml.ts';
 
 export type ConfigInput = Readonly<{
@@ -52,12 +53,18 @@ export function loadConfig({ text, path, env, flags = {} }: ConfigInput): Loaded
     withOrigin(problem, [...fromEnv.fallbacks, ...layers]),
   );
   if (options === undefined || all.length > 0) throw new ConfigError(all);
-  return Object.freeze({ config: buildConfig(options, path), options, warnings: fromEnv.warnings });
+  const warnings = Object.freeze([...fromEnv.warnings, ...warningsOf(options)]);
+  return Object.freeze({ config: buildConfig(options, path), options, warnings });
 }
 
 /** The effective configuration as a config file would have it, defaults included. No option of this version is a secret. */
 export function describeConfig(options: Options): string {
   return formatYaml(encodeOptions(options));
+}
+
+function warningsOf({ listen, listen_mode: mode, sds }: Options): readonly string[] {
+  if (!sds.enabled || listen.kind !== 'unix' || (mode & 0o007) === 0) return [];
+  return [`listen_mode ${formatMode(mode)} lets every user of this machine fetch private keys over SDS`];
 }
 
 function parseTree(raw: unknown): { options: Options | undefined; problems: readonly ConfigProblem[] } {

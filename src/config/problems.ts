@@ -6,7 +6,7 @@ import type { Option } from './options.ts';
 const notSupported = 'is not supported by this version';
 
 /** The path of an issue in the form that messages use: `ext_authz.queries[0].path`. */
-export function keyPath(path: readonly PropertyKey[]): string {
+function keyPath(path: readonly PropertyKey[]): string {
   return path.reduce<string>((text, key) => {
     if (typeof key === 'number') return `${text}[${key}]`;
     return text === '' ? String(key) : `${text}.${String(key)}`;

@@ -35,7 +35,7 @@ export function upstreamTls(options: TlsOptions): Json {
 }
 
 /** The matcher of a URI SAN that accepts exactly the IDs of the pattern. */
-export function sanMatcher({ text, pieces }: PeerPattern): Json {
+function sanMatcher({ text, pieces }: PeerPattern): Json {
   const [first, ...others] = pieces;
   if (others.length === 0) return { san_type: 'URI', matcher: { exact: text } };
   if (others.length === 1 && others[0] === '') return { san_type: 'URI', matcher: { prefix: first } };

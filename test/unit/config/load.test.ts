@@ -160,6 +160,15 @@ admin: 5
     ]);
   });
 
+  it('warns of a socket that gives private keys to everybody', () => {
+    const warnings = (text: string): readonly string[] => load(text).warnings;
+    assert.deepEqual(warnings('listen_mode: "0666"'), [
+      'listen_mode 0666 lets every user of this machine fetch private keys over SDS',
+    ]);
+    assert.deepEqual(warnings('listen_mode: "0666"\nsds: {enabled: false}'), []);
+    assert.deepEqual(warnings('listen_mode: "0770"'), []);
+  });
+
   it('says where a bad value came from when it was not the file', () => {
     const env = { SVIDECAR_POLICY_TIMEOUT: 'soon' };
     const flags = { 'admin.listen': 'localhost:1' };
