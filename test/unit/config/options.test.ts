@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { isLaterKey, isLaterValue } from '../../../src/config/later.ts';
+import { listOptions } from '../../../src/config/options.ts';
+
+const options = listOptions();
+
+/** Every key of the product's contract, whichever version brings it. */
+const contract = `
+identity.source identity.workload_api.address identity.workload_api.on_permission_denied identity.files
+identity.dev.trust_domain identity.dev.spiffe_ids identity.dev.svid_ttl identity.dev.jwt_svid_ttl
+identity.dev.serve_workload_api trust_domain listen listen_mode sds.enabled sds.default_svid_name
+sds.default_bundle_name sds.default_all_bundles_name sds.spiffe_validator sds.default_svid_hint sds.jwt_audiences
+sds.unknown_names ext_authz.enabled ext_authz.listen ext_authz.path ext_authz.input ext_authz.queries[].match.peer
+ext_authz.queries[].match.method ext_authz.queries[].match.path ext_authz.queries[].match.host
+ext_authz.queries[].match.context ext_authz.queries[].path ext_authz.queries[].input ext_authz.queries[].cache_key
+ext_authz.queries[].dry_run ext_authz.queries[].set ext_authz.peer.require ext_authz.peer.verify_certificate
+ext_authz.peer.trust_xfcc ext_authz.peer.jwt_svid ext_authz.peer.allowed_identities ext_authz.peer.denied_identities
+ext_authz.peer.denied_identities_file ext_authz.dry_run ext_authz.on_failure ext_authz.header_mode ext_authz.cache
+ext_authz.inject_jwt_svid ext_authz.bridge ext_authz.limits.max_message_bytes ext_authz.limits.max_concurrent
+ext_authz.limits.reflection ext_authz.rate_limit ext_authz.tls ext_authz.body.parse ext_authz.body.max_bytes
+ext_authz.body.proto_descriptor ext_authz.shadow policy.engine policy.timeout policy.opa.url policy.opa.push
+policy.opa.spiffe_ids policy.bundle.file policy.bundle.name policy.bundle.url policy.bundle.polling policy.bundle.auth
+policy.bundle.verification_key policy.bundle.persist_dir federation outputs admin.listen admin.allow_jwt_svid
+admin.probe_listen decision_log.console decision_log.mask decision_log.service decision_log.sample log.level
+`
+  .trim()
+  .split(/\s+/);
+
+describe('options', () => {
+  it('know every key of the contract, either as an option or as one of a later version', () => {
+    const known = new Set(options.map(({ path }) => path));
+    for (const path of contract) assert.notEqual(known.has(path), isLaterKey(path), path);
+  });
+
+  it('have nothing beside the contract', () => {
+    const leaves = options.filter(({ kind }) => kind !== 'section').map(({ path }) => path);
+    assert.deepEqual(
+      leaves.filter((path) => !contract.includes(path) && path !== 'ext_authz.queries'),
+      [],
+    );
+  });
+
+  it('each have a sentence, and a default unless its absence is said to mean something', () => {
+    for (const { path, kind, sentence, otherwise, default: value } of options) {
+      if (kind === 'section') continue;
+      assert.match(sentence ?? '', /^[A-Z].*\.$/, path);
+      assert.ok(value === undefined || otherwise === undefined, path);
+    }
+  });
+
+  it('tell type, bounds and default as they are written in a file', () => {
+    const timeout = options.find(({ path }) => path === 'policy.timeout');
+    assert.deepEqual(timeout, {
+      path: 'policy.timeout',
+      type: 'duration',
+      kind: 'text',
+      default: '150ms',
+      otherwise: undefined,
+      required: false,
+      bounds: '1ms to 1m',
+      sentence: 'Bounds the whole Check.',
+    });
+    const bounds = (path: string) => options.find((option) => option.path === path)?.bounds;
+    assert.equal(bounds('ext_authz.limits.max_concurrent'), '1 to 100000');
+    assert.equal(bounds('ext_authz.queries'), 'at most 1000 items');
+    assert.equal(options.find(({ path }) => path === 'policy.bundle.file')?.required, true);
+  });
+});
+
+describe('keys of a later version', () => {
+  it('are known at any index of a list', () => {
+    assert.equal(isLaterKey('ext_authz.queries[12].cache_key'), true);
+    assert.equal(isLaterKey('cache_key'), false);
+    assert.equal(isLaterKey('constructor'), false);
+  });
+
+  it('may also be values of a key that is known now', () => {
+    assert.equal(isLaterValue('identity.source', 'files'), true);
+    assert.equal(isLaterValue('identity.source', 'file'), false);
+    assert.equal(isLaterValue('policy.bundle', []), true);
+    assert.equal(isLaterValue('policy.bundle', {}), false);
+  });
+});
