@@ -6,6 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { probeTls } from '../../src/stack/tls-probe.ts';
 import { startEnvoy } from '../support/envoy.ts';
 import { extAuthz, httpListener } from '../support/envoy-config.ts';
+import { startFakeWorkloadApi } from '../support/fake-workload-api.ts';
 import { http } from '../support/http.ts';
 import { buildWasmBundle } from '../support/opa.ts';
 import { freePort } from '../support/ports.ts';
@@ -88,7 +89,7 @@ test('an admin port that is taken ends the program with the address', async (t) 
   const file = await writeConfig(t, { ...(await goodConfig(t)), admin: { listen: `127.0.0.1:${port}` } });
   const { code, output } = await runCommand(t, 'run', '--config', file);
   assert.equal(code, 1, output);
-  assert.match(output, new RegExp(`127\\.0\\.0\\.1:${port}`));
+  assert.match(output, new RegExp(`127\\.0\\.0\\.1 port ${port}: the port is taken`));
 });
 
 test('a Workload API that is not there is waited for: not ready with the socket named, live, and ready once it comes', async (t) => {
@@ -141,6 +142,31 @@ test('an SVID of another trust domain than asserted is not used, and /ready says
       : undefined;
   });
   assert.equal(status, 503);
+});
+
+test('a workload without an identity is told so by /ready, and gets none of the last one', async (t) => {
+  const directory = await tempDirectory(t);
+  const fake = await startFakeWorkloadApi(
+    { path: join(directory, 'workload.sock') },
+    {
+      FetchX509SVID: (call) => call.fail('PERMISSION_DENIED', 'no identity issued'),
+      FetchJWTBundles: (call) => call.fail('PERMISSION_DENIED', 'no identity issued'),
+    },
+  );
+  t.after(() => fake.stop());
+  const sidecar = await startSidecar(t, {
+    config: {
+      identity: { source: 'workload_api', workload_api: { address: fake.address } },
+      ext_authz: { enabled: false },
+    },
+    waitForReady: false,
+  });
+  const { status } = await until('the reason why it is not ready', async () => {
+    const answer = await sidecar.admin('/ready');
+    return answer.body.includes('no identity issued') ? answer : undefined;
+  });
+  assert.equal(status, 503);
+  assert.equal((await sidecar.admin('/live')).status, 200);
 });
 
 test('a policy bundle that breaks while running is reported and the last good one stays; a mended one is taken', async (t) => {

@@ -1,25 +1,30 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { probeTls } from '../../src/stack/tls-probe.ts';
 import { type Envoy, startEnvoy } from '../support/envoy.ts';
 import { httpListener, mtlsCluster } from '../support/envoy-config.ts';
 import { http } from '../support/http.ts';
 import { freePort } from '../support/ports.ts';
+import { tempDirectory } from '../support/process.ts';
 import { type Sidecar, startSidecar } from '../support/sidecar.ts';
+import { fetchSvid } from './svids.ts';
 import { allowed, clientSide, combined, denied, devIdentity, server } from './world.ts';
 
-type Pair = Readonly<{ sidecar: Sidecar; serverEnvoy: Envoy; port: number }>;
+type Pair = Readonly<{ sidecar: Sidecar; workloadApi: string; serverEnvoy: Envoy; port: number }>;
 
 /** A sidecar and a server Envoy that answers 200 to every client of its trust domain. */
 async function startServer(t: TestContext): Promise<Pair> {
   const port = await freePort();
-  const sidecar = await startSidecar(t, { config: { identity: devIdentity() } });
+  const workloadApi = `unix://${join(await tempDirectory(t), 'workload.sock')}`;
+  const identity = devIdentity({ serve_workload_api: workloadApi });
+  const sidecar = await startSidecar(t, { config: { identity } });
   const tls = { certificate: 'default', bundle: 'ROOTCA' };
   const config = combined(sidecar.socket, {
     listeners: [httpListener({ name: 'server', port, tls })],
     clusters: [],
   });
-  return { sidecar, serverEnvoy: await startEnvoy(t, { name: 'server envoy', config }), port };
+  return { sidecar, workloadApi, serverEnvoy: await startEnvoy(t, { name: 'server envoy', config }), port };
 }
 
 test('two Envoys with certificates and trust from SDS talk over mutual TLS 1.3', async (t) => {
@@ -49,8 +54,10 @@ test('a client Envoy that pins another SPIFFE ID refuses the server', async (t) 
   assert.ok((await client.stat('cluster.pinned.ssl.fail_verify_san')) >= 1);
 });
 
-test('a client without a certificate fails the handshake', async (t) => {
-  const { serverEnvoy, port } = await startServer(t);
+test('a client without a certificate fails the handshake, and the same client with its SVID gets through', async (t) => {
+  const { workloadApi, serverEnvoy, port } = await startServer(t);
+  const identity = await fetchSvid(t, workloadApi, allowed);
+  assert.equal((await probeTls({ port, identity })).status, 200);
   const probe = await probeTls({ port });
   assert.equal(probe.uri, server);
   assert.equal(probe.status, undefined);

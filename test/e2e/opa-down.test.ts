@@ -83,10 +83,18 @@ test('an OPA that answers rubbish denies', async (t) => {
   assert.equal((await sidecar.admin('/live')).status, 200);
 });
 
-test('with on_failure: error Envoy answers with its own status for errors, and still lets nothing pass', async (t) => {
-  const { status } = await startMesh(t, `http://127.0.0.1:${await freePort()}`, { on_failure: 'error' });
-  assert.ok((await status()) >= 400);
-});
+for (const [onFailure, stat, other] of [
+  ['deny', 'denied', 'error'],
+  ['error', 'error', 'denied'],
+] as const) {
+  test(`with on_failure: ${onFailure} a real Envoy counts an engine failure under ${stat}, and nothing passes`, async (t) => {
+    const url = `http://127.0.0.1:${await freePort()}`;
+    const { status, envoy } = await startMesh(t, url, { on_failure: onFailure });
+    assert.equal(await status(), 403);
+    assert.equal(await envoy.stat(`http.server.ext_authz.${stat}`), 1);
+    assert.equal(await envoy.stat(`http.server.ext_authz.${other}`), 0);
+  });
+}
 
 /** A TCP server in the place of OPA. */
 async function serve(t: TestContext, answer: (socket: Socket) => void): Promise<string> {

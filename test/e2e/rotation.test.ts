@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { sleep } from '../../src/runtime/abort.ts';
 import { probeTls } from '../../src/stack/tls-probe.ts';
 import { runTraffic } from '../../src/stack/traffic.ts';
-import { startEnvoy } from '../support/envoy.ts';
+import { sdsStat, startEnvoy } from '../support/envoy.ts';
 import { extAuthz, httpListener } from '../support/envoy-config.ts';
 import { startOpa } from '../support/opa.ts';
 import { freePort } from '../support/ports.ts';
@@ -62,7 +62,7 @@ test('certificates rotate three times under load without a failed request, and e
   const { sent, failures } = await traffic;
   assert.deepEqual(failures, []);
   assert.ok(sent >= 500, `only ${sent} requests were sent`);
-  assert.equal(await serverEnvoy.stat(`sds.${server}.update_rejected`), 0);
+  assert.equal(await serverEnvoy.stat(sdsStat(server, 'update_rejected')), 0);
   const [certificate] = await serverEnvoy.certificates();
   assert.ok(certificate !== undefined && serials.has(certificate.serial_number.toUpperCase()));
 });

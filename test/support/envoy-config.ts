@@ -49,7 +49,7 @@ export function sdsSecret(name: string, protocol: SdsProtocol = 'GRPC'): Json {
     name,
     sds_config: {
       resource_api_version: 'V3',
-      initial_fetch_timeout: '10s',
+      initial_fetch_timeout: '3s',
       api_config_source: {
         api_type: protocol,
         transport_api_version: 'V3',

@@ -7,6 +7,11 @@ import { bootstrapOf, type EnvoyConfig, type Json } from './envoy-config.ts';
 import { freePort } from './ports.ts';
 import { startProcess, type TestProcess, tempDirectory, until } from './process.ts';
 
+/** The name of a stat of one SDS secret: Envoy writes `_` for `://`. */
+export function sdsStat(secret: string, stat: string): string {
+  return `sds.${secret.replaceAll('://', '_')}.${stat}`;
+}
+
 /** A certificate as Envoy's admin interface tells of it. */
 export type EnvoyCertificate = Readonly<{
   serial_number: string;
@@ -18,9 +23,9 @@ export interface Envoy {
   readonly adminPort: number;
   /** The process that runs now: another one after `restart`. */
   process(): TestProcess;
-  /** The value of one counter or gauge; 0 when Envoy has not got it yet. */
+  /** The value of one counter or gauge; one that Envoy does not have is an error, so that a misspelt name is never 0. */
   stat(name: string): Promise<number>;
-  /** Polls until a counter or gauge passes `test`. */
+  /** Polls until a counter or gauge is there and passes `test`. */
   waitForStat(name: string, test: (value: number) => boolean): Promise<number>;
   /** The certificates in use, own ones only. */
   certificates(): Promise<readonly EnvoyCertificate[]>;
@@ -70,7 +75,9 @@ export async function startEnvoy(t: TestContext, options: EnvoyOptions): Promise
 
   const stat = async (wanted: string): Promise<number> => {
     const exact = new RegExp(`^${wanted.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`)}$`);
-    return (await envoyStats(adminPort, exact, never)).get(wanted) ?? 0;
+    const value = (await envoyStats(adminPort, exact, never)).get(wanted);
+    if (value === undefined) throw new Error(`${name} has no stat ${wanted}`);
+    return value;
   };
 
   let process = await start();
