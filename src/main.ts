@@ -29,5 +29,3 @@ process.exit(
     runApp,
   }),
 );
-
-export {};

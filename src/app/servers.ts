@@ -1,11 +1,11 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Config } from '../config/config.ts';
-import { formatListenAddress } from '../grpc/address.ts';
 import { createHealth } from '../grpc/health.ts';
 import { createGrpcServer, type GrpcServer } from '../grpc/server.ts';
 import type { Service } from '../grpc/service.ts';
 import type { Logger } from '../runtime/log.ts';
+import { formatSocketAddress } from '../runtime/socket-address.ts';
 import { createWorkloadApiService } from '../workload/dev-server.ts';
 import type { IdentitySource } from '../workload/identity-source.ts';
 
@@ -46,7 +46,7 @@ export function createServers(
     candidates.filter((service) => service !== undefined);
   if (sds !== undefined && listen.kind === 'tcp') {
     log.warn(
-      { address: formatListenAddress(listen) },
+      { address: formatSocketAddress(listen) },
       'SDS on tcp hands private keys to every user of this machine: prefer a unix socket',
     );
   }

@@ -1,8 +1,8 @@
 import type { Status } from '../admin/status.ts';
-import { formatHostPort } from '../config/address.ts';
 import { loadConfig } from '../config/load.ts';
 import { createHttpClient } from '../http/client.ts';
 import { MalformedError, UnavailableError } from '../runtime/errors.ts';
+import { formatHostPort } from '../runtime/socket-address.ts';
 import { readText } from './config-file.ts';
 import { type CliOptions, type ExitCode, printJson, printLine } from './io.ts';
 import { formatTable } from './table.ts';

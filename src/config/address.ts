@@ -1,22 +1,17 @@
 import { isIP } from 'node:net';
 import { MalformedError } from '../runtime/errors.ts';
-
-/** Where a gRPC listener is bound; the shape that the grpc room takes. */
-export type ListenAddress =
-  | Readonly<{ kind: 'unix'; path: string }>
-  | Readonly<{ kind: 'tcp'; host: string; port: number }>;
-
-/** An IP address and a port; port 0 asks the system for a free one. */
-export type HostPort = Readonly<{ host: string; port: number }>;
-
-/** sun_path holds 108 bytes with the final zero (unix(7)). */
-const maxUnixPathBytes = 107;
+import {
+  type HostPort,
+  isLoopback,
+  maxSocketPathBytes,
+  type SocketAddress,
+} from '../runtime/socket-address.ts';
 
 /**
  * Parses `unix:///path` or `tcp://IP:PORT`. TCP is only for loopback: what these sockets serve (private keys,
  * decisions) has no other protection there. `new URL` is not used because it rewrites paths with dot segments.
  */
-export function parseListenAddress(text: string): ListenAddress {
+export function parseListenAddress(text: string): SocketAddress {
   if (text.startsWith('unix:')) return Object.freeze({ kind: 'unix', path: parseUnixPath(text) });
   if (!text.startsWith('tcp://')) throw new MalformedError('must be unix:///PATH or tcp://IP:PORT');
   const { host, port } = parseHostPort(text.slice('tcp://'.length));
@@ -24,10 +19,6 @@ export function parseListenAddress(text: string): ListenAddress {
     throw new MalformedError('must be on loopback when it is tcp, such as tcp://127.0.0.1:9901');
   }
   return Object.freeze({ kind: 'tcp', host, port });
-}
-
-export function formatListenAddress(address: ListenAddress): string {
-  return address.kind === 'unix' ? `unix://${address.path}` : `tcp://${formatHostPort(address)}`;
 }
 
 /** Parses `IP:PORT` or `[IPv6]:PORT`; a host name is refused, because what it resolves to may change. */
@@ -40,15 +31,6 @@ export function parseHostPort(text: string): HostPort {
   }
   if (port > 65_535) throw new MalformedError('has a port above 65535');
   return Object.freeze({ host, port });
-}
-
-export function formatHostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-/** True for 127.0.0.0/8 and ::1. */
-function isLoopback(host: string): boolean {
-  return host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
 /** The path in `unix:///path`; it must be absolute and fit into a socket address. */
@@ -66,9 +48,9 @@ export function parseUnixPath(text: string): string {
   // oxlint-disable-next-line no-control-regex -- a NUL byte would cut the path short
   if (/[?#\u0000-\u001f]/.test(path))
     throw new MalformedError('has a query, a fragment or a control character');
-  if (Buffer.byteLength(path) > maxUnixPathBytes) {
+  if (Buffer.byteLength(path) > maxSocketPathBytes) {
     throw new MalformedError(
-      `has a path longer than the ${maxUnixPathBytes} bytes that a unix socket may have`,
+      `has a path longer than the ${maxSocketPathBytes} bytes that a unix socket may have`,
     );
   }
   return path;

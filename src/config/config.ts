@@ -1,8 +1,8 @@
 import { dirname, isAbsolute, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import type { HostPort, SocketAddress } from '../runtime/socket-address.ts';
 import type { IdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
-import type { HostPort, ListenAddress } from './address.ts';
 import type { Options } from './schema.ts';
 
 /** Data as JSON has it. */
@@ -22,7 +22,7 @@ export type DevIdentityConfig = Readonly<{
   spiffeIds: readonly [SpiffeId, ...SpiffeId[]];
   svidTtlMs: number;
   jwtSvidTtlMs: number;
-  serveWorkloadApi: ListenAddress | undefined;
+  serveWorkloadApi: SocketAddress | undefined;
 }>;
 
 export type IdentityConfig = Readonly<{
@@ -64,7 +64,7 @@ export type QueryConfig = Readonly<{
 export type ExtAuthzConfig = Readonly<{
   enabled: boolean;
   /** Undefined: on the socket of `listen`, also when the file names that one. */
-  listen: ListenAddress | undefined;
+  listen: SocketAddress | undefined;
   /** Empty: a request that no query matches is denied. */
   path: string;
   input: InputShape;
@@ -96,7 +96,7 @@ export type Config = Readonly<{
   identity: IdentityConfig;
   /** An assertion about our own SVIDs. */
   trustDomain: TrustDomain | undefined;
-  listen: ListenAddress;
+  listen: SocketAddress;
   /** Permission bits of unix sockets, e.g. 0o660. */
   listenMode: number;
   sds: SdsConfig;

@@ -1,14 +1,9 @@
 import { z } from 'zod';
 import { messageOf } from '../runtime/errors.ts';
+import { formatHostPort, formatSocketAddress } from '../runtime/socket-address.ts';
 import { parseIdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/spiffe-id.ts';
-import {
-  formatHostPort,
-  formatListenAddress,
-  parseEngineUrl,
-  parseHostPort,
-  parseListenAddress,
-} from './address.ts';
+import { parseEngineUrl, parseHostPort, parseListenAddress } from './address.ts';
 import { formatDuration, formatMode, formatSize, parseDuration, parseMode, parseSize } from './units.ts';
 
 /** What a field's description may say beside its sentence; the reference in docs/config.md prints it. */
@@ -38,7 +33,7 @@ export const size = (min: string, max: string) =>
 
 export const fileMode = () => written(['file mode', '"0660"'], parseMode, formatMode);
 
-export const listenAddress = () => written(socket, parseListenAddress, formatListenAddress);
+export const listenAddress = () => written(socket, parseListenAddress, formatSocketAddress);
 
 /** The address of a Workload API, in any form that the standard has: what follows the scheme is the workload room's. */
 export const endpointAddress = () =>

@@ -1,6 +1,6 @@
 import type { ConfigProblem } from '../runtime/errors.ts';
+import { formatHostPort, type HostPort, type SocketAddress } from '../runtime/socket-address.ts';
 import { trustDomainOf } from '../spiffe/spiffe-id.ts';
-import { formatHostPort, type HostPort, type ListenAddress } from './address.ts';
 import type { Options } from './schema.ts';
 import { formatSize } from './units.ts';
 
@@ -115,7 +115,7 @@ function within(path: string, section: string): boolean {
 /** `listen` and `ext_authz.listen` may be the same socket, which is then shared; no other two may. */
 function sameSocketTwice({ listen, ext_authz, identity, admin }: Options): readonly ConfigProblem[] {
   const taken = new Map<string, string>();
-  const sockets: readonly (readonly [string, ListenAddress | HostPort | undefined])[] = [
+  const sockets: readonly (readonly [string, SocketAddress | HostPort | undefined])[] = [
     ['listen', listen],
     ['identity.dev.serve_workload_api', identity.dev?.serve_workload_api],
     ['admin.listen', admin.listen],

@@ -1,7 +1,7 @@
-import type { HostPort } from '../config/address.ts';
 import type { Config } from '../config/config.ts';
 import { formatYaml } from '../config/yaml.ts';
 import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';
+import type { HostPort } from '../runtime/socket-address.ts';
 import { plainCluster, sidecarCluster, socketAddress, type Target, tlsCluster } from './cluster.ts';
 import { httpAuthzFilter, tcpAuthzFilter } from './ext-authz.ts';
 import { type Json, typed } from './json.ts';

@@ -1,5 +1,5 @@
 import { isIP } from 'node:net';
-import type { HostPort, ListenAddress } from '../config/address.ts';
+import type { HostPort, SocketAddress } from '../runtime/socket-address.ts';
 import { type Json, seconds, typed } from './json.ts';
 
 /** Where a cluster leads: a unix socket, or a host name or IP with a port. */
@@ -12,7 +12,7 @@ const protocolOptions = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions'
  * The sidecar's gRPC socket as a cluster. HTTP/2 has to be asked for, and keep-alive pings notice a sidecar that hangs:
  * without them a dead stream looks like one on which nothing changes.
  */
-export function sidecarCluster(name: string, address: ListenAddress): Json {
+export function sidecarCluster(name: string, address: SocketAddress): Json {
   return cluster(name, address, {
     explicit_http_config: {
       http2_protocol_options: { connection_keepalive: { interval: seconds(30_000), timeout: seconds(5000) } },

@@ -8,13 +8,13 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 import { AbortedError } from '../runtime/errors.ts';
-import type { ListenAddress } from './address.ts';
-import { formatListenAddress } from './address.ts';
+import type { SocketAddress } from '../runtime/socket-address.ts';
+import { formatSocketAddress } from '../runtime/socket-address.ts';
 import { Status, StatusError } from './status.ts';
 import { untilAborted, writeMessage } from './stream.ts';
 
 export type GrpcClientOptions = Readonly<{
-  target: ListenAddress;
+  target: SocketAddress;
   /** Bound on one received message; a larger one ends its call with RESOURCE_EXHAUSTED. */
   maxMessageBytes: number;
 }>;
@@ -167,9 +167,9 @@ export function createGrpcClient({ target, maxMessageBytes }: GrpcClientOptions)
   });
 }
 
-function createClient(target: ListenAddress, maxMessageBytes: number): Client {
+function createClient(target: SocketAddress, maxMessageBytes: number): Client {
   const address =
-    target.kind === 'unix' ? `unix:${target.path}` : formatListenAddress(target).slice('tcp://'.length);
+    target.kind === 'unix' ? `unix:${target.path}` : formatSocketAddress(target).slice('tcp://'.length);
   return new Client(address, credentials.createInsecure(), {
     // The path of a socket makes an authority that strict HTTP/2 servers turn down.
     ...(target.kind === 'unix' ? { 'grpc.default_authority': 'localhost' } : {}),
@@ -211,12 +211,12 @@ function isServiceError(error: unknown): error is ServiceError {
 }
 
 /** grpc-js tells why it could not connect only in prose; the errno in it is made one again, for `errnoOf`. */
-function statusError(error: ServiceError, target: ListenAddress): StatusError {
+function statusError(error: ServiceError, target: SocketAddress): StatusError {
   const status: number = error.code;
   const errno = status === Status.UNAVAILABLE ? /\bconnect (E[A-Z]+)\b/.exec(error.details)?.[1] : undefined;
   if (errno === undefined) return new StatusError(status, error.details, { cause: error });
   const cause = Object.assign(new Error(error.details), { code: errno });
-  return new StatusError(status, `cannot connect to ${formatListenAddress(target)} (${errno})`, {
+  return new StatusError(status, `cannot connect to ${formatSocketAddress(target)} (${errno})`, {
     cause,
   });
 }

@@ -2,7 +2,7 @@ import { chmod, lstat, mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { AppError, errnoOf, messageOf } from '../runtime/errors.ts';
-import { maxSocketPathBytes } from './address.ts';
+import { maxSocketPathBytes } from '../runtime/socket-address.ts';
 import { probeSocket, withSocketLock } from './socket-lock.ts';
 
 /** A socket that accepts connections until `close`, which leaves those already accepted alone. */

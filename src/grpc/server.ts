@@ -3,7 +3,7 @@ import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { sleep } from '../runtime/abort.ts';
 import { AbortedError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
-import { formatListenAddress, type ListenAddress } from './address.ts';
+import { formatSocketAddress, type SocketAddress } from '../runtime/socket-address.ts';
 import { bidiHandler, type HandlerScope, serverStreamHandler, unaryHandler } from './handlers.ts';
 import type { Health } from './health.ts';
 import { type Listener, listenTcp, listenUnix } from './listener.ts';
@@ -36,7 +36,7 @@ export interface GrpcServer {
    * Accepts calls at one more address. `mode` (0660 unless told) is that of a unix socket. Throws AppError `conflict`
    * when someone else serves there, `permission_denied`, `not_found` or `unavailable`, saying what to do.
    */
-  listen(address: ListenAddress, mode?: number, options?: ListenOptions): Promise<BoundAddress>;
+  listen(address: SocketAddress, mode?: number, options?: ListenOptions): Promise<BoundAddress>;
   /**
    * Stops: no new connections, GOAWAY to every client, streams end with UNAVAILABLE, unary calls have `graceMs`
    * milliseconds to finish, then every connection is cut. Calling it again waits for the first call.
@@ -97,7 +97,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   }
 
   return Object.freeze({
-    async listen(address: ListenAddress, mode = 0o660, listenOptions: ListenOptions = {}) {
+    async listen(address: SocketAddress, mode = 0o660, listenOptions: ListenOptions = {}) {
       if (stopped !== undefined) throw new AbortedError('server is shutting down');
       const listener =
         address.kind === 'unix'
@@ -106,7 +106,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
       listeners.add(listener);
       const { port } = listener;
       const bound = port === undefined || address.kind === 'unix' ? address : { ...address, port };
-      const text = formatListenAddress(bound);
+      const text = formatSocketAddress(bound);
       log.info({ address: text }, 'gRPC server listens');
       return Object.freeze({
         address: text,

@@ -1,7 +1,7 @@
-import type { ListenAddress } from '../grpc/address.ts';
 import { createGrpcClient } from '../grpc/client.ts';
 import { messageCodec } from '../grpc/protos.ts';
 import { withDeadline } from '../runtime/abort.ts';
+import type { SocketAddress } from '../runtime/socket-address.ts';
 import type { JwtSvid } from '../spiffe/jwt-svid.ts';
 import { decodeJwtSvids, maxMessageBytes } from './decode.ts';
 import { describeFailure, type Failure } from './failure.ts';
@@ -11,7 +11,7 @@ import type { JwtSvidRequest } from './identity-source.ts';
 export type StreamMethod = 'FetchX509SVID' | 'FetchJWTBundles';
 
 export type WorkloadClientOptions = Readonly<{
-  address: ListenAddress;
+  address: SocketAddress;
   /** How long a call may stay without its first answer; the standard wants one at once. */
   answerTimeoutMs: number;
   now: () => number;

@@ -1,13 +1,13 @@
 import { isIP } from 'node:net';
-import { type ListenAddress, maxSocketPathBytes } from '../grpc/address.ts';
 import { MalformedError } from '../runtime/errors.ts';
+import { isLoopback, maxSocketPathBytes, type SocketAddress } from '../runtime/socket-address.ts';
 
 /**
  * Parses the address of a Workload API by Workload Endpoint §4: `unix:///absolute/path.sock` or `tcp://IP:PORT`.
  * Stricter than go-spiffe where the standard is: a unix address with an authority is refused. Every refusal is a
  * MalformedError that names the fault. `new URL()` is not used: it rewrites dot segments and hosts.
  */
-export function parseEndpointAddress(text: string): ListenAddress {
+export function parseEndpointAddress(text: string): SocketAddress {
   if (text === '') throw refusal('is empty');
   if (!/^[\x21-\x7e\u0080-\uffff]*$/.test(text) || !text.isWellFormed())
     throw refusal('contains a space or a control character');
@@ -28,11 +28,11 @@ export function parseEndpointAddress(text: string): ListenAddress {
 }
 
 /** True when an endpoint can only be reached from this machine. Beyond it nobody vouches for the caller (§3). */
-export function isLocalEndpoint(address: ListenAddress): boolean {
-  return address.kind === 'unix' || address.host === '::1' || address.host.startsWith('127.');
+export function isLocalEndpoint(address: SocketAddress): boolean {
+  return address.kind === 'unix' || isLoopback(address.host);
 }
 
-function parseUnix(text: string, rest: string): ListenAddress {
+function parseUnix(text: string, rest: string): SocketAddress {
   refuseQueryAndFragment(rest, 'unix');
   const { authority, path } = splitAuthority(rest);
   if (authority?.includes('@')) throw refusal('of kind unix must not include user info');
@@ -52,7 +52,7 @@ function parseUnix(text: string, rest: string): ListenAddress {
   return Object.freeze({ kind: 'unix', path: decoded });
 }
 
-function parseTcp(rest: string): ListenAddress {
+function parseTcp(rest: string): SocketAddress {
   if (!rest.startsWith('//')) throw refusal('of kind tcp must start with tcp://');
   refuseQueryAndFragment(rest, 'tcp');
   const { authority = '', path } = splitAuthority(rest);

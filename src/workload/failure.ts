@@ -1,5 +1,4 @@
 import { stat } from 'node:fs/promises';
-import { formatListenAddress, type ListenAddress } from '../grpc/address.ts';
 import { Status, StatusError } from '../grpc/status.ts';
 import {
   AppError,
@@ -10,6 +9,7 @@ import {
   toAppError,
   UnavailableError,
 } from '../runtime/errors.ts';
+import { formatSocketAddress, type SocketAddress } from '../runtime/socket-address.ts';
 import type { WorkloadFailure } from './meter.ts';
 
 /** What went wrong with a call, and the error that tells an operator what to do about it. */
@@ -21,7 +21,7 @@ const maxDetails = 300;
  * Sorts what a call to the Workload API at `address` threw into the closed list of failures (Workload Endpoint §6).
  * Where a socket cannot be connected to, it looks at the file to say why. Never rejects.
  */
-export async function describeFailure(error: unknown, address: ListenAddress): Promise<Failure> {
+export async function describeFailure(error: unknown, address: SocketAddress): Promise<Failure> {
   if (error instanceof MalformedError || error instanceof LimitError) {
     return failure('malformed', error);
   }
@@ -87,7 +87,7 @@ export async function describeFailure(error: unknown, address: ListenAddress): P
   }
 }
 
-async function unreachableMessage(errno: string, address: ListenAddress): Promise<string> {
+async function unreachableMessage(errno: string, address: SocketAddress): Promise<string> {
   const name = nameOf(address);
   if (address.kind === 'tcp') return `${name} cannot be reached (${errno}): is the agent running there`;
   switch (errno) {
@@ -117,8 +117,8 @@ async function fileKind(path: string): Promise<'socket' | 'directory' | 'file'> 
   }
 }
 
-function nameOf(address: ListenAddress): string {
-  return `workload api ${formatListenAddress(address)}`;
+function nameOf(address: SocketAddress): string {
+  return `workload api ${formatSocketAddress(address)}`;
 }
 
 /** Text from the other side, cut and without control characters, so that it can stand in a message. */

@@ -1,7 +1,7 @@
-import { formatListenAddress } from '../grpc/address.ts';
 import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, AppError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
+import { formatSocketAddress } from '../runtime/socket-address.ts';
 import type { X509Context } from '../spiffe/x509-context.ts';
 import { createWorkloadClient, type StreamMethod } from './client.ts';
 import { decodeJwtBundles, decodeX509Context } from './decode.ts';
@@ -33,7 +33,7 @@ export function createWorkloadApiSource(options: WorkloadApiSourceOptions): Iden
   const address = parseEndpointAddress(options.address);
   if (!isLocalEndpoint(address)) {
     log.warn(
-      { address: formatListenAddress(address) },
+      { address: formatSocketAddress(address) },
       'workload api is reached over the network without encryption: the network must vouch for both ends',
     );
   }

@@ -1,5 +1,5 @@
 // SDS over the embedded CA, in a process of its own. A message from the parent rotates; the answer is the time it began.
-import { parseListenAddress } from '../../src/grpc/address.ts';
+
 import { createGrpcServer } from '../../src/grpc/server.ts';
 import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
@@ -43,7 +43,7 @@ const { service } = createSdsService({
   now: Date.now,
 });
 const server = createGrpcServer({ services: [service], log: silentLogger });
-await server.listen(parseListenAddress(`unix://${socketPath}`));
+await server.listen({ kind: 'unix', path: socketPath });
 process.on('message', () => {
   const startedAt = Date.now();
   source.rotate().then(

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseListenAddress } from '../../src/grpc/address.ts';
+
 import { createGrpcClient } from '../../src/grpc/client.ts';
 import { messageCodec } from '../../src/grpc/protos.ts';
 import { median } from './load.ts';
@@ -42,7 +42,7 @@ try {
 
 async function measure(): Promise<{ firstMs: number; rotationMs: number }> {
   const client = createGrpcClient({
-    target: parseListenAddress(`unix://${socketPath}`),
+    target: { kind: 'unix', path: socketPath },
     maxMessageBytes: 4 * 1024 * 1024,
   });
   const stop = new AbortController();

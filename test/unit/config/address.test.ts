@@ -1,14 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import {
-  formatHostPort,
-  formatListenAddress,
-  parseEngineUrl,
-  parseHostPort,
-  parseListenAddress,
-} from '../../../src/config/address.ts';
+import { parseEngineUrl, parseHostPort, parseListenAddress } from '../../../src/config/address.ts';
 import { AppError, MalformedError } from '../../../src/runtime/errors.ts';
+import { formatHostPort, formatSocketAddress } from '../../../src/runtime/socket-address.ts';
 
 describe('socket addresses', () => {
   const accepted: readonly [string, object][] = [
@@ -65,12 +60,12 @@ describe('socket addresses', () => {
     fc.assert(
       fc.property(path, (text) => {
         const address = { kind: 'unix', path: text } as const;
-        assert.deepEqual(parseListenAddress(formatListenAddress(address)), address);
+        assert.deepEqual(parseListenAddress(formatSocketAddress(address)), address);
       }),
     );
     fc.assert(
       fc.property(fc.constantFrom('127.0.0.1', '::1'), fc.nat(65_535), (host, port) => {
-        assert.deepEqual(parseListenAddress(formatListenAddress({ kind: 'tcp', host, port })), {
+        assert.deepEqual(parseListenAddress(formatSocketAddress({ kind: 'tcp', host, port })), {
           kind: 'tcp',
           host,
           port,

@@ -1,7 +1,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ListenAddress } from '../../../src/grpc/address.ts';
 import { createGrpcClient, type GrpcClient } from '../../../src/grpc/client.ts';
 import { createGrpcServer, type GrpcServer, type GrpcServerOptions } from '../../../src/grpc/server.ts';
 import type {
@@ -12,6 +11,7 @@ import type {
   UnaryMethod,
 } from '../../../src/grpc/service.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
+import type { SocketAddress } from '../../../src/runtime/socket-address.ts';
 
 const same = (bytes: Buffer): Buffer => bytes;
 const codec = { decode: same, encode: same };
@@ -40,10 +40,10 @@ async function* echoThrice(request: Buffer): AsyncIterable<Buffer> {
 export async function startEcho(
   handlers: Parameters<typeof echoService>[0] = {},
   options: Partial<GrpcServerOptions> = {},
-): Promise<{ server: GrpcServer; client: GrpcClient; address: ListenAddress } & AsyncDisposable> {
+): Promise<{ server: GrpcServer; client: GrpcClient; address: SocketAddress } & AsyncDisposable> {
   const directory = temporaryDirectory();
   const server = createGrpcServer({ services: [echoService(handlers)], log: silentLogger, ...options });
-  const address: ListenAddress = { kind: 'unix', path: join(directory.path, 'echo.sock') };
+  const address: SocketAddress = { kind: 'unix', path: join(directory.path, 'echo.sock') };
   await server.listen(address);
   const client = createGrpcClient({ target: address, maxMessageBytes: 4 * 1024 * 1024 });
   return {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { formatListenAddress } from '../../../src/grpc/address.ts';
 import { AppError, MalformedError } from '../../../src/runtime/errors.ts';
+import { formatSocketAddress } from '../../../src/runtime/socket-address.ts';
 import { isLocalEndpoint, parseEndpointAddress } from '../../../src/workload/endpoint.ts';
 
 const unix = (path: string) => ({ kind: 'unix', path });
@@ -88,7 +88,7 @@ describe('address of the Workload API', () => {
         try {
           const address = parseEndpointAddress(text);
           if (!text.includes('%'))
-            assert.deepEqual(parseEndpointAddress(formatListenAddress(address)), address);
+            assert.deepEqual(parseEndpointAddress(formatSocketAddress(address)), address);
         } catch (error) {
           assert.ok(error instanceof AppError, String(error));
         }
