@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { test } from 'node:test';
+import { runApp } from '../../src/app/app.ts';
+import { loadConfig } from '../../src/config/load.ts';
+import { createGrpcClient } from '../../src/grpc/client.ts';
+import { messageCodec } from '../../src/grpc/protos.ts';
+import { loopbackHttp } from '../../src/stack/loopback-http.ts';
+import { freePort } from '../support/ports.ts';
+import { tempDirectory, until } from '../support/process.ts';
+
+const secretType = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret';
+
+test('keys, tokens and credentials reach no log, decision record, metric or admin page', async (t) => {
+  const directory = await tempDirectory(t);
+  const socket = join(directory, 's.sock');
+  const adminPort = await freePort();
+  const { config } = loadConfig({
+    text: JSON.stringify({
+      identity: { source: 'dev' },
+      listen: `unix://${socket}`,
+      policy: { engine: 'wasm', bundle: { file: 'examples/quickstart/policy/bundle.tar.gz' } },
+      ext_authz: { peer: { verify_certificate: 'off' } },
+      admin: { listen: `127.0.0.1:${adminPort}` },
+      log: { level: 'debug' },
+    }),
+    path: join(import.meta.dirname, '../../svidecar.json'),
+    env: {},
+  });
+  const stdout = new PassThrough();
+  const stderr = new PassThrough();
+  const said: string[] = [];
+  for (const stream of [stdout, stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk.toString()));
+  const stop = new AbortController();
+  const running = runApp(
+    { config, warnings: [], stdout, stderr, version: '0.0.0', nodeVersion: 'v0' },
+    stop.signal,
+  );
+  t.after(async () => {
+    stop.abort();
+    await running;
+  });
+  const admin = async (path: string): Promise<string> =>
+    (await loopbackHttp({ port: adminPort, path }, AbortSignal.timeout(5000))).body;
+  await until('the sidecar to be ready', async () => {
+    const ready = await admin('/ready').catch(() => '');
+    return ready.includes('"ready"') ? true : undefined;
+  });
+
+  const client = createGrpcClient({ target: { kind: 'unix', path: socket }, maxMessageBytes: 1 << 22 });
+  t.after(() => client.close());
+  const { signal } = new AbortController();
+  const answer = messageCodec('envoy.service.discovery.v3.DiscoveryResponse').decode(
+    await client.unary(
+      '/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets',
+      messageCodec('envoy.service.discovery.v3.DiscoveryRequest').encode({
+        node: { id: 'redaction' },
+        resourceNames: ['default'],
+        typeUrl: secretType,
+      }),
+      { signal },
+    ),
+  );
+  const secret = messageCodec('envoy.extensions.transport_sockets.tls.v3.Secret').decode(
+    Buffer.from(answer.resources[0]?.value ?? ''),
+  );
+  const keyPem = Buffer.from(secret.tlsCertificate?.privateKey?.inlineBytes ?? '').toString();
+  assert.match(keyPem, /BEGIN PRIVATE KEY/, 'the key itself did go to Envoy');
+
+  const credentials = {
+    authorization: `Bearer ${randomUUID()}`,
+    cookie: `session=${randomUUID()}`,
+    'x-forwarded-client-cert': `Hash=${randomUUID()}`,
+  };
+  const decisionId = await check();
+  await until('the decision record', () =>
+    Promise.resolve(said.join('').includes(decisionId) ? true : undefined),
+  );
+
+  const everything = [...said, await admin('/status'), await admin('/'), await admin('/metrics')].join('\n');
+  const keyBody = keyPem.split('\n').slice(1, -2);
+  for (const hidden of [...keyBody, 'PRIVATE KEY', ...Object.values(credentials)]) {
+    assert.equal(everything.includes(hidden), false, `found ${hidden.slice(0, 12)}…`);
+  }
+  assert.ok(everything.includes('x-harmless-header-value'), 'what is no credential is still there');
+
+  async function check(): Promise<string> {
+    const response = messageCodec('envoy.service.auth.v3.CheckResponse').decode(
+      await client.unary(
+        '/envoy.service.auth.v3.Authorization/Check',
+        messageCodec('envoy.service.auth.v3.CheckRequest').encode({
+          attributes: {
+            source: { principal: 'spiffe://dev.local/service/web' },
+            request: {
+              http: {
+                method: 'GET',
+                path: '/hello',
+                headers: { ...credentials, harmless: 'x-harmless-header-value' },
+              },
+            },
+          },
+        }),
+        { signal },
+      ),
+    );
+    const id = response.dynamicMetadata?.fields?.['decision_id']?.stringValue ?? '';
+    assert.match(id, /^[0-9a-f-]{36}$/);
+    return id;
+  }
+});
