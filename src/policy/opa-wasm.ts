@@ -1,8 +1,8 @@
 import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
+import { type FileEvent, watchFile } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
 import { maxBundleBytes, parseBundle } from './bundle.ts';
-import { type FileEvent, watchFile } from './file-watch.ts';
 import { encodeInput } from './input-text.ts';
 import type { Evaluation, PolicyEngine } from './policy-engine.ts';
 import { startWasmPool, type WasmPool } from './wasm-pool.ts';

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { watchFile } from '../../../src/policy/file-watch.ts';
 import { AbortedError } from '../../../src/runtime/errors.ts';
+import { watchFile } from '../../../src/runtime/file-watch.ts';
 import { tempDirectory } from '../../support/process.ts';
 
 type Watch = Readonly<{

@@ -1,6 +1,6 @@
 import { open, stat } from 'node:fs/promises';
-import type { Sleep } from '../runtime/abort.ts';
-import { AbortedError, errnoOf, LimitError, MalformedError, messageOf } from '../runtime/errors.ts';
+import type { Sleep } from './abort.ts';
+import { AbortedError, errnoOf, LimitError, MalformedError, messageOf } from './errors.ts';
 
 /** What a watched path has come to hold. */
 export type FileEvent =
