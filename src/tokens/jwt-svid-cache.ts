@@ -1,0 +1,312 @@
+import { type Sleep, withDeadline } from '../runtime/abort.ts';
+import { nextDelayMs } from '../runtime/backoff.ts';
+import { AbortedError, AppError, LimitError, toAppError, UnavailableError } from '../runtime/errors.ts';
+import { createLatest, type Latest } from '../runtime/latest.ts';
+import type { Logger } from '../runtime/log.ts';
+import type { JwtSvid } from '../spiffe/jwt-svid.ts';
+import type { SpiffeId } from '../spiffe/spiffe-id.ts';
+
+/** Asks the identity source; the port that this room consumes (FetchJWTSVID of the Workload API). */
+export type JwtSvidFetch = (
+  request: Readonly<{ audiences: readonly string[]; spiffeId?: SpiffeId | undefined }>,
+  signal: AbortSignal,
+) => Promise<readonly JwtSvid[]>;
+
+/** One JWT-SVID: of exactly this identity, for exactly this audience. */
+export type JwtSvidKey = Readonly<{ audience: string; spiffeId: SpiffeId }>;
+
+/** What the cache counts. */
+export interface JwtSvidMeter {
+  /** One get: answered from the cache, after a fetch, or not at all. */
+  requested(result: 'hit' | 'miss' | 'failed'): void;
+  /** The source issued a JWT-SVID: the first for its key, or one in place of another. */
+  issued(kind: 'first' | 'renewal'): void;
+  /** The source did not; `reason` is an AppError's code. */
+  failed(reason: AppError['code']): void;
+}
+
+export type JwtSvidCacheOptions = Readonly<{
+  fetch: JwtSvidFetch;
+  /** Milliseconds since the epoch. */
+  now: () => number;
+  sleep: Sleep;
+  /** A number in [0, 1). */
+  random: () => number;
+  log: Logger;
+  meter: JwtSvidMeter;
+  /** JWT-SVIDs kept at once; beyond it the least recently used one goes. */
+  maxEntries: number;
+  /** What PERMISSION_DENIED does to a JWT-SVID that is held and still valid; `drop` when absent. */
+  onPermissionDenied?: 'drop' | 'keep';
+}>;
+
+/** JWT-SVIDs of this workload, each fetched once and renewed before it ends. Never gives one that has expired. */
+export interface JwtSvidCache {
+  /** Rejects with what the source said, with LimitError when too many fetches wait, or AbortedError. */
+  get(key: JwtSvidKey, signal: AbortSignal): Promise<JwtSvid>;
+  /** The current one as soon as there is one, then each renewal; conflated. Ends when `signal` fires. */
+  watch(key: JwtSvidKey, signal: AbortSignal): AsyncIterable<JwtSvid>;
+  /** Lets go of every JWT-SVID of the identities that `isGone` names; who waits for one of them is refused. */
+  forget(isGone: (spiffeId: SpiffeId) => boolean): void;
+  /**
+   * Renews in the background, at half of its life, each JWT-SVID that was used since it was issued or is watched. When
+   * that fails the old one serves until it expires, and the source is asked again with a growing delay.
+   */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** A source that hangs may not keep a fetch for ever. */
+const fetchTimeoutMs = 10_000;
+const renewalBackoff = Object.freeze({ minMs: 500, maxMs: 30_000 });
+/** After a failed first fetch its error is repeated for this long, so that a busy route cannot hammer the source. */
+const refusalBackoff = Object.freeze({ minMs: 100, maxMs: 5_000 });
+/** Timers stand still while a machine sleeps, so the clock is looked at again at least this often. */
+const maxSleepMs = 30_000;
+const maxConcurrentRenewals = 8;
+const maxAudienceLength = 1024;
+
+type Entry = {
+  readonly key: JwtSvidKey;
+  readonly held: Latest<JwtSvid | undefined>;
+  flight: Flight | undefined;
+  watchers: number;
+  /** Asked for since the JWT-SVID that is held came. */
+  used: boolean;
+  /** When the background asks next. */
+  renewAt: number;
+  /** Until then a get without a JWT-SVID is answered with `error`. */
+  refusedUntil: number;
+  failures: number;
+  /** What the source said last; undefined after a success. */
+  error: AppError | undefined;
+};
+
+type Flight = Readonly<{ result: Promise<JwtSvid>; controller: AbortController }>;
+
+export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
+  const { fetch, now, sleep, random, log, meter, maxEntries, onPermissionDenied = 'drop' } = options;
+  // In the order of use: the first one was not used for the longest time.
+  const entries = new Map<string, Entry>();
+  let wake = new AbortController();
+
+  function entryOf(key: JwtSvidKey): Entry {
+    const name = `${key.spiffeId} ${key.audience}`;
+    let entry = entries.get(name);
+    if (entry === undefined) {
+      checkAudience(key.audience);
+      makeRoom();
+      entry = {
+        key: Object.freeze({ ...key }),
+        held: createLatest<JwtSvid | undefined>(undefined),
+        flight: undefined,
+        watchers: 0,
+        used: false,
+        renewAt: now(),
+        refusedUntil: 0,
+        failures: 0,
+        error: undefined,
+      };
+    } else {
+      entries.delete(name);
+    }
+    entries.set(name, entry);
+    return entry;
+  }
+
+  function makeRoom(): void {
+    if (entries.size < maxEntries) return;
+    for (const [name, { flight, watchers }] of entries) {
+      if (flight !== undefined || watchers > 0) continue;
+      entries.delete(name);
+      return;
+    }
+    throw new LimitError(`more than ${maxEntries} JWT-SVIDs are being fetched or watched`);
+  }
+
+  function usable(entry: Entry): JwtSvid | undefined {
+    const svid = entry.held.current();
+    return svid !== undefined && svid.expiresAt > now() ? svid : undefined;
+  }
+
+  /** The fetch that is under way for this entry, or a new one: never two at once. */
+  function startFlight(entry: Entry): Flight {
+    if (entry.flight !== undefined) return entry.flight;
+    const controller = new AbortController();
+    const result = ask(entry.key, controller.signal).then(
+      (svid) => {
+        if (controller.signal.aborted) throw forgotten();
+        settle(entry, svid);
+        return svid;
+      },
+      (error: unknown) => {
+        if (controller.signal.aborted) throw forgotten();
+        const failure = toAppError(error);
+        fail(entry, failure);
+        throw failure;
+      },
+    );
+    // Everybody who waited may have gone.
+    result.catch(() => undefined);
+    const flight = Object.freeze({ result, controller });
+    entry.flight = flight;
+    return flight;
+  }
+
+  async function ask({ audience, spiffeId }: JwtSvidKey, signal: AbortSignal): Promise<JwtSvid> {
+    const svids = await withDeadline(fetchTimeoutMs, signal, (inner) =>
+      fetch({ audiences: [audience], spiffeId }, inner),
+    );
+    const svid = svids.find((one) => one.spiffeId === spiffeId && one.audiences.includes(audience));
+    if (svid === undefined) {
+      throw new UnavailableError('identity source gave no JWT-SVID of the identity and audience asked for');
+    }
+    if (svid.expiresAt <= now()) throw new UnavailableError('identity source gave an expired JWT-SVID');
+    return svid;
+  }
+
+  function settle(entry: Entry, svid: JwtSvid): void {
+    const { spiffeId, audience } = entry.key;
+    const before = entry.held.current();
+    entry.flight = undefined;
+    entry.used = false;
+    const at = now();
+    const issuedAt = Math.min(svid.issuedAt, at);
+    const halfLife = issuedAt + (svid.expiresAt - issuedAt) / 2;
+    // A source with a cache of its own may repeat a JWT-SVID that is past its half: it is not asked in a loop.
+    entry.failures = halfLife <= at ? entry.failures + 1 : 0;
+    entry.renewAt = Math.max(halfLife, at + delay(entry));
+    if (entry.error !== undefined) log.info({ spiffeId, audience }, 'JWT-SVID is issued again');
+    entry.error = undefined;
+    if (before?.token !== svid.token) {
+      meter.issued(before === undefined ? 'first' : 'renewal');
+      entry.held.set(svid);
+    }
+    wake.abort();
+  }
+
+  function delay(entry: Entry): number {
+    return entry.failures === 0 ? 0 : nextDelayMs(renewalBackoff, entry.failures - 1, random);
+  }
+
+  function fail(entry: Entry, error: AppError): void {
+    const { spiffeId, audience } = entry.key;
+    entry.flight = undefined;
+    meter.failed(error.code);
+    const fields = { spiffeId, audience, reason: error.code, error: error.message };
+    if (entry.error === undefined) log.warn(fields, 'JWT-SVID is not issued');
+    else log.debug(fields, 'JWT-SVID is still not issued');
+    entry.error = error;
+    entry.failures += 1;
+    if (error.code === 'permission_denied' && onPermissionDenied === 'drop') entry.held.set(undefined);
+    const attempt = entry.failures - 1;
+    entry.renewAt = now() + nextDelayMs(renewalBackoff, attempt, random);
+    entry.refusedUntil = now() + nextDelayMs(refusalBackoff, attempt, random);
+    wake.abort();
+  }
+
+  /** What is due now is started; the time until the next thing is due is returned. */
+  function renewDue(): number {
+    const at = now();
+    let running = 0;
+    let next = at + maxSleepMs;
+    for (const { flight } of entries.values()) if (flight !== undefined) running += 1;
+    for (const [name, entry] of entries) {
+      if (entry.flight !== undefined) continue;
+      const wanted = entry.watchers > 0 || (entry.used && usable(entry) !== undefined);
+      if (!wanted) {
+        // What the failures were is remembered for a while after the last of them.
+        const idle = usable(entry) === undefined && entry.renewAt + maxSleepMs <= at;
+        if (idle) entries.delete(name);
+      } else if (entry.renewAt > at) {
+        next = Math.min(next, entry.renewAt);
+      } else if (running < maxConcurrentRenewals) {
+        running += 1;
+        startFlight(entry);
+      }
+    }
+    return next - at;
+  }
+
+  return Object.freeze({
+    async get(key: JwtSvidKey, signal: AbortSignal) {
+      if (signal.aborted) throw new AbortedError();
+      const entry = entryOf(key);
+      const svid = usable(entry);
+      if (svid !== undefined) {
+        meter.requested('hit');
+        if (!entry.used) wake.abort();
+        entry.used = true;
+        return svid;
+      }
+      try {
+        if (entry.flight === undefined && entry.error !== undefined && entry.refusedUntil > now()) {
+          throw entry.error;
+        }
+        const fresh = await unlessAborted(startFlight(entry).result, signal);
+        entry.used = true;
+        meter.requested('miss');
+        return fresh;
+      } catch (error) {
+        meter.requested('failed');
+        throw error;
+      }
+    },
+    async *watch(key: JwtSvidKey, signal: AbortSignal) {
+      const entry = entryOf(key);
+      entry.watchers += 1;
+      try {
+        if (usable(entry) === undefined && entry.flight === undefined) entry.renewAt = now();
+        wake.abort();
+        for await (const svid of entry.held.changes(signal)) {
+          if (svid !== undefined && svid.expiresAt > now()) yield svid;
+        }
+      } finally {
+        entry.watchers -= 1;
+      }
+    },
+    forget(isGone: (spiffeId: SpiffeId) => boolean) {
+      for (const [name, entry] of entries) {
+        if (!isGone(entry.key.spiffeId)) continue;
+        entry.flight?.controller.abort();
+        entry.flight = undefined;
+        entry.held.set(undefined);
+        if (entry.watchers === 0) entries.delete(name);
+        else entry.renewAt = now() + nextDelayMs(renewalBackoff, entry.failures, random);
+      }
+      wake.abort();
+    },
+    async run(signal: AbortSignal) {
+      try {
+        while (!signal.aborted) {
+          wake = new AbortController();
+          const waitMs = renewDue();
+          await sleep(waitMs, AbortSignal.any([signal, wake.signal])).catch((error: unknown) => {
+            if (!(error instanceof AbortedError)) throw error;
+          });
+        }
+      } finally {
+        for (const { flight } of entries.values()) flight?.controller.abort();
+      }
+    },
+  } satisfies JwtSvidCache);
+}
+
+function checkAudience(audience: string): void {
+  if (audience === '') throw new AppError('invalid_argument', 'a JWT-SVID needs an audience');
+  if (audience.length > maxAudienceLength) {
+    throw new AppError('invalid_argument', `audience is longer than ${maxAudienceLength} characters`);
+  }
+}
+
+function forgotten(): AppError {
+  return new UnavailableError('identity was dropped while its JWT-SVID was fetched');
+}
+
+/** One of many waiters goes away without taking the work along. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const onAbort = (): void => reject(new AbortedError());
+  signal.addEventListener('abort', onAbort, { once: true });
+  work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  return promise;
+}
