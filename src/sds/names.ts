@@ -13,6 +13,7 @@ export const nameKinds = Object.freeze([
   'all_bundles',
   'spiffe_id',
   'trust_domain',
+  'hint',
   'unknown',
 ] as const);
 
@@ -22,7 +23,8 @@ export type NameKind = (typeof nameKinds)[number];
 export type ResourceName =
   | Readonly<{ kind: 'default_svid' | 'default_bundle' | 'all_bundles' | 'unknown' }>
   | Readonly<{ kind: 'spiffe_id'; spiffeId: SpiffeId }>
-  | Readonly<{ kind: 'trust_domain'; trustDomain: TrustDomain }>;
+  | Readonly<{ kind: 'trust_domain'; trustDomain: TrustDomain }>
+  | Readonly<{ kind: 'hint'; hint: string }>;
 
 /** The configurable names (`sds.default_svid_name` and its siblings). */
 export type Aliases = Readonly<{
@@ -31,14 +33,20 @@ export type Aliases = Readonly<{
   defaultAllBundlesName: string;
 }>;
 
+const hintPrefix = 'hint:';
+
 /**
  * Understands a resource name. Aliases come first, in the order SVID, own bundle, all bundles, so that of two equal
- * ones the narrower wins, as in SPIRE; then SPIFFE IDs, where one without a path names a trust domain's bundle.
+ * ones the narrower wins, as in SPIRE; then `hint:NAME`; then SPIFFE IDs, where one without a path names a trust
+ * domain's bundle.
  */
 export function parseResourceName(text: string, aliases: Aliases): ResourceName {
   if (text === aliases.defaultSvidName) return { kind: 'default_svid' };
   if (text === aliases.defaultBundleName) return { kind: 'default_bundle' };
   if (text === aliases.defaultAllBundlesName) return { kind: 'all_bundles' };
+  if (text.startsWith(hintPrefix) && text !== hintPrefix) {
+    return { kind: 'hint', hint: text.slice(hintPrefix.length) };
+  }
   const id = spiffeIdOf(text);
   if (id === undefined) return { kind: 'unknown' };
   return pathOf(id) === ''

@@ -41,8 +41,12 @@ const unknownNames: Readonly<Record<NameKind, Remedy>> = Object.freeze({
     reason: 'no bundle of that trust domain is held',
     remedy: 'federate with it, or correct the name in the Envoy configuration',
   },
+  hint: {
+    reason: 'no SVID of this workload has that hint',
+    remedy: 'give one of its registration entries that hint, or correct the name in the Envoy configuration',
+  },
   unknown: {
-    reason: 'the name is neither a configured one nor a SPIFFE ID',
+    reason: 'the name is neither a configured one, nor hint:NAME, nor a SPIFFE ID',
     remedy: 'correct it in the Envoy configuration, or set sds.default_svid_name and its siblings',
   },
 });

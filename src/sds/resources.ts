@@ -112,6 +112,7 @@ function createView(context: ViewContext): ResourceView {
     const { kind } = parsed;
     if (kind === 'default_svid')
       return svidResource(name, kind, defaultSvid(snapshot.svids, options.defaultSvidHint));
+    if (kind === 'hint') return svidResource(name, kind, svidWithHint(snapshot.svids, parsed.hint));
     if (kind === 'spiffe_id') return svidResource(name, kind, svidsById.get(parsed.spiffeId));
     if (kind === 'default_bundle') return bundleResource(context, name, kind, context.known.own);
     if (kind === 'trust_domain') return bundleResource(context, name, kind, parsed.trustDomain);
@@ -133,7 +134,12 @@ function createView(context: ViewContext): ResourceView {
 
 /** By hint there is no falling back: another identity than the one asked for is worse than none. */
 function defaultSvid(svids: readonly X509Svid[], hint: string | undefined): X509Svid | undefined {
-  return hint === undefined ? svids[0] : svids.find((svid) => svid.hint === hint);
+  return hint === undefined ? svids[0] : svidWithHint(svids, hint);
+}
+
+/** Workload API §5.2.1: of several SVIDs with one hint the first counts. */
+function svidWithHint(svids: readonly X509Svid[], hint: string): X509Svid | undefined {
+  return svids.find((svid) => svid.hint === hint);
 }
 
 function svidResource(name: string, kind: NameKind, svid: X509Svid | undefined): Resource | undefined {

@@ -97,6 +97,16 @@ describe('the resources of a snapshot', () => {
     );
   });
 
+  test('give an SVID by its hint, the first of several with one, and nothing for a hint that none has', async () => {
+    const later = await ca.svid('spiffe://example.org/later', { hint: 'external' });
+    const view = catalogOf({ ...both(), svids: [web, api, later] }).view(true);
+    assert.equal(leafOf(view.find('hint:internal')), encodeCertificatesPem(api.chain).toString('latin1'));
+    assert.equal(leafOf(view.find('hint:external')), encodeCertificatesPem(web.chain).toString('latin1'));
+    assert.equal(view.find('hint:internal')?.kind, 'hint');
+    assert.equal(view.find('hint:nobody'), undefined);
+    assert.ok(view.everything().every(({ name }) => !name.startsWith('hint:')));
+  });
+
   test('give the SVID with the configured hint as the default, and none when no SVID has it', () => {
     const hinted = catalogOf(both(), noKnownDomains, 'internal').view(true).find('default');
     assert.equal(leafOf(hinted), encodeCertificatesPem(api.chain).toString('latin1'));
