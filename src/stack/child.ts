@@ -42,8 +42,8 @@ const MAX_LINES = 2000;
 const MAX_LINE_LENGTH = 16_384;
 
 /**
- * Starts a child process in a process group of its own, so that Ctrl-C in a terminal reaches only us and children are
- * stopped in order. Rejects with UnavailableError when the program cannot be started.
+ * Starts a child process. It stays in our process group, so that what a terminal tells us (Ctrl-C, a hang-up) reaches it
+ * too, even when we are past stopping it. Rejects with UnavailableError when the program cannot be started.
  */
 export async function startChild(spec: ChildSpec): Promise<Child> {
   const { name } = spec;
@@ -51,7 +51,6 @@ export async function startChild(spec: ChildSpec): Promise<Child> {
     env: { ...spec.env },
     cwd: spec.cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
-    detached: true,
   });
 
   const lines: string[] = [];

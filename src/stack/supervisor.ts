@@ -21,6 +21,8 @@ export interface Stack {
 
 export type StackOptions = Readonly<{ graceMs: number; sleep: Sleep }>;
 
+const SIGNAL_LAG_MS = 100;
+
 /**
  * Runs `work` with a stack of child processes. However it ends (done, failed, `signal` fired, a child died), every child
  * is stopped in the reverse order of its start (SIGTERM, SIGKILL after `graceMs`) and has ended before this returns. A
@@ -40,7 +42,9 @@ export async function runStack<T>(
 
   const watch = async (child: Child): Promise<void> => {
     const exit = await child.exit;
-    if (!running.includes(child)) return;
+    // Ctrl-C reaches the children as well, and one of them may be gone before we hear of it ourselves.
+    await sleep(SIGNAL_LAG_MS, linked).catch(() => {});
+    if (!running.includes(child) || signal.aborted) return;
     failure ??= endedError(child.name, describeExit(exit), child.recentLines());
     failed.abort();
   };

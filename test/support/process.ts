@@ -21,7 +21,7 @@ export interface TestProcess extends Omit<Child, 'stop'> {
 
 const live = new Set<Child>();
 
-// When the runner ends a test file early, the children go with it: they are in process groups of their own.
+// When the runner ends a test file early, the children go with it.
 process.once('exit', killAll);
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {

@@ -101,6 +101,18 @@ test('when the signal fires every child is stopped before the error comes out', 
   assert.ok(children.length === 1 && children.every(isGone));
 });
 
+test('a child that a Ctrl-C ends before our own signal fires is no failure', async () => {
+  const controller = new AbortController();
+  const running = runStack(options, controller.signal, async (stack, signal) => {
+    const child = await stack.start(service('one'));
+    child.kill('SIGINT');
+    await child.exit;
+    controller.abort();
+    await sleep(60_000, signal);
+  });
+  await assert.rejects(running, AbortedError);
+});
+
 test('starts that run side by side leave nothing behind when one of them fails', async () => {
   const pids: number[] = [];
   const running = runStack(options, never, (stack) =>
