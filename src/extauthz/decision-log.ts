@@ -48,7 +48,15 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
   }
 
   function write(batch: readonly CheckTrace[]): void {
-    for (const trace of batch) sink(decisionEvent(trace, options));
+    for (const trace of batch) {
+      try {
+        sink(decisionEvent(trace, options));
+      } catch {
+        // A result nested too deep for a recursive walk, here or in JSON.stringify. A client can bring a policy to give
+        // one, so it must neither end the program nor leave the Check unrecorded.
+        sink(withoutDocuments(trace, options));
+      }
+    }
   }
 
   return {
@@ -76,6 +84,11 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
       while (queue.length > 0) write(take());
     },
   };
+}
+
+function withoutDocuments(trace: CheckTrace, options: DecisionLogOptions): DecisionEvent {
+  const bare = decisionEvent({ ...trace, input: undefined, evaluation: undefined }, options);
+  return { ...bare, erased: ['/input', '/result'] };
 }
 
 /** The record of one Check, without credentials and without what the mask names. */

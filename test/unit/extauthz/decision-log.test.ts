@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import { createDecisionLog, type DecisionEvent, decisionEvent } from '../../../src/extauthz/decision-log.ts';
 import { createRedactor } from '../../../src/extauthz/redaction.ts';
+import type { PolicyEngine } from '../../../src/policy/policy-engine.ts';
 import {
   answering,
   checkOnce,
@@ -144,4 +145,26 @@ test('a full queue drops and counts, by number and by size', async () => {
   assert.equal(small.dropped(), 1);
   small.log.record(small.trace);
   assert.equal(small.dropped(), 1);
+});
+
+test('a result too deep to be walked costs its record the documents, and the log goes on', async () => {
+  const { log, events } = await logOf({});
+  const deep = JSON.parse(`{"allowed":false,"claims":${'['.repeat(50_000)}${']'.repeat(50_000)}}`) as unknown;
+  const engine: PolicyEngine = {
+    ...answering(false),
+    evaluate: async () => ({ kind: 'result', value: deep }),
+  };
+  const trace = await checkOnce(trust, { engine }, getRequest());
+  log.record(trace);
+  log.record(await checkOnce(trust, {}, getRequest()));
+  await log.run(AbortSignal.abort());
+  assert.deepEqual(
+    events.map((event) => [event['outcome'], 'input' in event, 'result' in event, event['erased']]),
+    [
+      ['denied', false, false, ['/input', '/result']],
+      ['allowed', true, true, undefined],
+    ],
+  );
+  assert.equal(events[0]?.['decision_id'], trace.decisionId);
+  assert.equal(events[0]?.['path'], 'envoy/authz/allow');
 });
