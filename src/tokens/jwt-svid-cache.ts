@@ -38,6 +38,8 @@ export type JwtSvidCacheOptions = Readonly<{
   maxEntries: number;
   /** What PERMISSION_DENIED does to a JWT-SVID that is held and still valid; `drop` when absent. */
   onPermissionDenied?: 'drop' | 'keep';
+  /** A source that hangs may not keep a fetch for ever; 10 s when absent. */
+  fetchTimeoutMs?: number;
 }>;
 
 /** JWT-SVIDs of this workload, each fetched once and renewed before it ends. Never gives one that has expired. */
@@ -55,8 +57,6 @@ export interface JwtSvidCache {
   run(signal: AbortSignal): Promise<void>;
 }
 
-/** A source that hangs may not keep a fetch for ever. */
-const fetchTimeoutMs = 10_000;
 const renewalBackoff = Object.freeze({ minMs: 500, maxMs: 30_000 });
 /** After a failed first fetch its error is repeated for this long, so that a busy route cannot hammer the source. */
 const refusalBackoff = Object.freeze({ minMs: 100, maxMs: 5_000 });
@@ -84,7 +84,8 @@ type Entry = {
 type Flight = Readonly<{ result: Promise<JwtSvid>; controller: AbortController }>;
 
 export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
-  const { fetch, now, sleep, random, log, meter, maxEntries, onPermissionDenied = 'drop' } = options;
+  const { fetch, now, sleep, random, log, meter, maxEntries } = options;
+  const { onPermissionDenied = 'drop', fetchTimeoutMs = 10_000 } = options;
   // In the order of use: the first one was not used for the longest time.
   const entries = new Map<string, Entry>();
   let wake = new AbortController();
