@@ -8,8 +8,7 @@ import {
   UnavailableError,
 } from '../../../src/runtime/errors.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
-import { createJwtSigner } from '../../../src/spiffe/authority.ts';
-import type { JwtSvid } from '../../../src/spiffe/jwt-svid.ts';
+import { decodeJwtSvid, type JwtSvid } from '../../../src/spiffe/jwt-svid.ts';
 import { parseSpiffeId, type SpiffeId } from '../../../src/spiffe/spiffe-id.ts';
 import { createJwtSvidCache, type JwtSvidCacheOptions } from '../../../src/tokens/jwt-svid-cache.ts';
 import { createManualClock, settled } from '../../support/manual-clock.ts';
@@ -19,8 +18,18 @@ const api = parseSpiffeId('spiffe://dev.local/api');
 const minuteMs = 60_000;
 const ttlMs = 5 * minuteMs;
 const start = Date.parse('2026-01-01T00:00:00Z');
-const signer = await createJwtSigner();
 const never = new AbortController().signal;
+
+let serial = 0;
+
+/** A JWT-SVID made at once: signing takes real time, which a manual clock does not wait for. */
+function mint(audience: string, spiffeId: SpiffeId, now: number): JwtSvid {
+  serial += 1;
+  const iat = Math.floor(now / 1000);
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const claims = { sub: spiffeId, aud: [audience], iat, exp: iat + ttlMs / 1000, jti: `${serial}` };
+  return decodeJwtSvid(`${part({ alg: 'ES256' })}.${part(claims)}.c2lnbmF0dXJl`, '', now);
+}
 
 type Answer = (
   audience: string,
@@ -34,9 +43,7 @@ function setUp(overrides: Partial<JwtSvidCacheOptions> = {}) {
   const failures: string[] = [];
   const logged: string[] = [];
   const asked: string[] = [];
-  const issue: Answer = async (audience, spiffeId) => [
-    await signer.sign({ spiffeId, audiences: [audience], ttlMs, now: clock.now() }),
-  ];
+  const issue: Answer = (audience, spiffeId) => [mint(audience, spiffeId, clock.now())];
   const source = { answer: issue };
   const note = (fields: object, message: string): void => {
     logged.push(`${message} ${JSON.stringify(fields)}`);
@@ -206,9 +213,7 @@ describe('a JWT-SVID cache', () => {
     await assert.rejects(get(), UnavailableError);
     source.answer = (_, spiffeId, signal) => issue('other', spiffeId, signal);
     await assert.rejects(get('shop'), UnavailableError);
-    source.answer = async (audience, spiffeId) => [
-      await signer.sign({ spiffeId, audiences: [audience], ttlMs, now: clock.now() - ttlMs }),
-    ];
+    source.answer = (audience, spiffeId) => [mint(audience, spiffeId, clock.now() - ttlMs)];
     await assert.rejects(get('old'), /expired/);
   });
 
@@ -307,7 +312,7 @@ describe('a JWT-SVID cache', () => {
 
   it('does not ask in a loop when the source repeats a JWT-SVID that is past its half', async () => {
     const { get, run, clock, asked, source } = setUp();
-    const old = await signer.sign({ spiffeId: web, audiences: ['billing'], ttlMs, now: start - 0.9 * ttlMs });
+    const old = mint('billing', web, start - 0.9 * ttlMs);
     source.answer = () => [old];
     const stop = run();
     await get();
