@@ -1,5 +1,5 @@
 import { AppError, LimitError, MalformedError } from '../runtime/errors.ts';
-import type { JwtBundleSet } from '../spiffe/bundle.ts';
+import type { JwtBundle, JwtBundleSet, X509Bundle } from '../spiffe/bundle.ts';
 import { type TrustDomain, trustDomainOf } from '../spiffe/spiffe-id.ts';
 import type { X509Context } from '../spiffe/x509-context.ts';
 import { checkX509Svid } from '../spiffe/x509-svid.ts';
@@ -21,6 +21,9 @@ export const defaultTrustLimits: TrustLimits = Object.freeze({
   maxAuthorities: 1000,
   maxDerBytes: 16 * 1024 * 1024,
 });
+
+/** What a bundle endpoint publishes of a trust domain. */
+export type FederatedBundle = Readonly<{ trustDomain: TrustDomain; x509: X509Bundle; jwt: JwtBundle }>;
 
 /**
  * Holds an X.509 update against the limits and rules of the snapshot: every SVID valid at `now` (milliseconds), with its
@@ -64,6 +67,36 @@ export function checkJwtBundles(bundles: JwtBundleSet, held: TrustSnapshot, limi
   if (own !== undefined && held.jwtBundles.has(own) && !bundles.has(own)) {
     throw new MalformedError(`update lacks the JWT bundle of the own trust domain ${own}`);
   }
+}
+
+/** Holds what an endpoint publishes against the limits; of our own trust domain no endpoint has a say. */
+export function checkFederated(
+  { trustDomain, x509, jwt }: FederatedBundle,
+  options: Readonly<{
+    limits: TrustLimits;
+    own: ReadonlySet<TrustDomain>;
+    held: ReadonlyMap<TrustDomain, FederatedBundle>;
+  }>,
+): void {
+  const { limits, own, held } = options;
+  if (x509.trustDomain !== trustDomain || jwt.trustDomain !== trustDomain) {
+    throw new MalformedError(`bundle of trust domain ${trustDomain} is filed wrongly`);
+  }
+  if (own.has(trustDomain)) {
+    throw new AppError(
+      'conflict',
+      `${trustDomain} is our own trust domain: only the identity source speaks for it`,
+    );
+  }
+  checkCount(held.size + (held.has(trustDomain) ? 0 : 1), limits.maxBundles, 'federated bundles');
+  checkCount(x509.authorities.length, limits.maxAuthorities, `authorities in the bundle of ${trustDomain}`);
+  checkCount(
+    jwt.authorities.length,
+    limits.maxAuthorities,
+    `authorities in the JWT bundle of ${trustDomain}`,
+  );
+  const bytes = x509.authorities.reduce((sum, { der }) => sum + der.length, 0);
+  checkCount(bytes, limits.maxDerBytes, 'bytes of certificates');
 }
 
 function checkSizes({ svids, bundles }: X509Context, limits: TrustLimits): void {

@@ -1,20 +1,32 @@
 import { toAppError } from '../runtime/errors.ts';
 import { createLatest } from '../runtime/latest.ts';
 import type { Logger } from '../runtime/log.ts';
-import type { JwtBundleSet } from '../spiffe/bundle.ts';
+import type { JwtBundleSet, X509BundleSet } from '../spiffe/bundle.ts';
 import { type SpiffeId, type TrustDomain, trustDomainOf } from '../spiffe/spiffe-id.ts';
 import type { X509Context } from '../spiffe/x509-context.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
-import { checkJwtBundles, checkX509Context, defaultTrustLimits, type TrustLimits } from './check-update.ts';
+import {
+  checkFederated,
+  checkJwtBundles,
+  checkX509Context,
+  defaultTrustLimits,
+  type FederatedBundle,
+  type TrustLimits,
+} from './check-update.ts';
 import { sameJwtBundles, sameSvids, sameX509Bundles } from './same-material.ts';
 import { emptySnapshot, type SnapshotReader, type TrustSnapshot } from './snapshot.ts';
 
-/** A full new state of one profile of the source, or its withdrawal. X.509 and JWT never touch each other's part. */
+/**
+ * A full new state of one profile of the source, or its withdrawal: X.509 and JWT never touch each other's part. Or what
+ * a bundle endpoint says of one trust domain, which holds where the source says nothing of that domain.
+ */
 export type TrustUpdate =
   | Readonly<{ kind: 'x509'; context: X509Context }>
   | Readonly<{ kind: 'x509_revoked' }>
   | Readonly<{ kind: 'jwt_bundles'; bundles: JwtBundleSet }>
-  | Readonly<{ kind: 'jwt_bundles_revoked' }>;
+  | Readonly<{ kind: 'jwt_bundles_revoked' }>
+  | Readonly<{ kind: 'federated'; document: FederatedBundle }>
+  | Readonly<{ kind: 'federated_removed'; trustDomain: TrustDomain }>;
 
 /** What the store counts. */
 export interface TrustMeter {
@@ -30,7 +42,20 @@ export interface TrustStore extends SnapshotReader {
    * AppError for an update that breaks a limit or a rule; the last good snapshot stays.
    */
   apply(update: TrustUpdate): 'changed' | 'unchanged';
+  /** Who says what is held of a trust domain: the identity source, a bundle endpoint, or nobody. */
+  originOf(trustDomain: TrustDomain): 'source' | 'endpoint' | undefined;
 }
+
+/** What each party has said, before it is put together. */
+type Parts = Readonly<{
+  trustDomain: TrustDomain | undefined;
+  svids: readonly X509Svid[];
+  bundles: X509BundleSet;
+  jwtBundles: JwtBundleSet;
+  federated: ReadonlyMap<TrustDomain, FederatedBundle>;
+  /** The domains that SVIDs of ours have been of: no endpoint is ever asked about them. */
+  own: ReadonlySet<TrustDomain>;
+}>;
 
 /** Creates a store with the empty snapshot. With `expectedTrustDomain`, SVIDs of any other never enter. */
 export function createTrustStore(options: {
@@ -42,27 +67,43 @@ export function createTrustStore(options: {
 }): TrustStore {
   const { limits = defaultTrustLimits, expectedTrustDomain, now, log, meter } = options;
   const latest = createLatest<TrustSnapshot>(emptySnapshot);
+  let parts: Parts = Object.freeze({
+    ...withoutX509,
+    jwtBundles: emptySnapshot.jwtBundles,
+    federated: new Map(),
+    own: new Set(expectedTrustDomain === undefined ? [] : [expectedTrustDomain]),
+  });
 
-  function reduce(held: TrustSnapshot, update: TrustUpdate): TrustSnapshot {
-    if (update.kind === 'x509') {
-      checkX509Context(update.context, { limits, expectedTrustDomain, now: now() });
-      return takeX509(held, update.context);
+  function reduce(update: TrustUpdate): Parts {
+    switch (update.kind) {
+      case 'x509':
+        checkX509Context(update.context, { limits, expectedTrustDomain, now: now() });
+        return takeX509(parts, update.context);
+      case 'x509_revoked':
+        return { ...parts, ...withoutX509 };
+      case 'jwt_bundles':
+        checkJwtBundles(update.bundles, latest.current(), limits);
+        return { ...parts, jwtBundles: new Map(update.bundles) };
+      case 'jwt_bundles_revoked':
+        return { ...parts, jwtBundles: emptySnapshot.jwtBundles };
+      case 'federated':
+        checkFederated(update.document, { limits, own: parts.own, held: parts.federated });
+        return {
+          ...parts,
+          federated: new Map(parts.federated).set(update.document.trustDomain, update.document),
+        };
+      case 'federated_removed':
+        return { ...parts, federated: without(parts.federated, update.trustDomain) };
     }
-    if (update.kind === 'x509_revoked') {
-      return held.svids.length === 0 && held.bundles.size === 0 ? held : next(held, withoutX509);
-    }
-    if (update.kind === 'jwt_bundles') {
-      checkJwtBundles(update.bundles, held, limits);
-      return takeJwtBundles(held, update.bundles);
-    }
-    return held.jwtBundles.size === 0 ? held : next(held, { jwtBundles: emptySnapshot.jwtBundles });
   }
 
   function apply(update: TrustUpdate): 'changed' | 'unchanged' {
     const held = latest.current();
     let snapshot: TrustSnapshot;
     try {
-      snapshot = reduce(held, update);
+      const next = Object.freeze(reduce(update));
+      snapshot = combine(held, next);
+      parts = next;
     } catch (error) {
       meter.applied(update.kind, 'refused');
       throw toAppError(error);
@@ -90,6 +131,10 @@ export function createTrustStore(options: {
     current: () => latest.current(),
     changes: (signal) => latest.changes(signal),
     apply,
+    originOf(trustDomain) {
+      if (parts.bundles.has(trustDomain) || parts.jwtBundles.has(trustDomain)) return 'source';
+      return parts.federated.has(trustDomain) && !parts.own.has(trustDomain) ? 'endpoint' : undefined;
+    },
   });
 }
 
@@ -99,22 +144,38 @@ const withoutX509 = Object.freeze({
   bundles: emptySnapshot.bundles,
 });
 
-function takeX509(held: TrustSnapshot, context: X509Context): TrustSnapshot {
-  const svids = withoutRepeatedHints(context.svids);
-  if (sameSvids(held.svids, svids) && sameX509Bundles(held.bundles, context.bundles)) return held;
-  return next(held, {
-    trustDomain: trustDomainOf(context.svids[0].spiffeId),
-    svids,
-    bundles: byName(context.bundles),
-  });
+function takeX509(parts: Parts, context: X509Context): Parts {
+  const trustDomain = trustDomainOf(context.svids[0].spiffeId);
+  return {
+    ...parts,
+    trustDomain,
+    svids: withoutRepeatedHints(context.svids),
+    bundles: new Map(context.bundles),
+    own: new Set([...parts.own, trustDomain]),
+  };
 }
 
-function takeJwtBundles(held: TrustSnapshot, bundles: JwtBundleSet): TrustSnapshot {
-  return sameJwtBundles(held.jwtBundles, bundles) ? held : next(held, { jwtBundles: byName(bundles) });
+/** The snapshot of all parts; the one held when nothing in it differs. */
+function combine(held: TrustSnapshot, parts: Parts): TrustSnapshot {
+  const { trustDomain, svids } = parts;
+  const endpoints = [...parts.federated.values()].filter((document) => !parts.own.has(document.trustDomain));
+  const x509 = endpoints.map((document) => [document.trustDomain, document.x509] as const);
+  const jwt = endpoints.map((document) => [document.trustDomain, document.jwt] as const);
+  // The source's word on a domain comes later, so it replaces the endpoint's; they are never merged.
+  const bundles = byName(new Map([...x509, ...parts.bundles]));
+  const jwtBundles = byName(new Map([...jwt, ...parts.jwtBundles]));
+  const same =
+    sameSvids(held.svids, svids) &&
+    sameX509Bundles(held.bundles, bundles) &&
+    sameJwtBundles(held.jwtBundles, jwtBundles);
+  if (same) return held;
+  return Object.freeze({ version: held.version + 1, trustDomain, svids, bundles, jwtBundles });
 }
 
-function next(held: TrustSnapshot, change: Partial<TrustSnapshot>): TrustSnapshot {
-  return Object.freeze({ ...held, ...change, version: held.version + 1 });
+function without<K, V>(map: ReadonlyMap<K, V>, key: K): ReadonlyMap<K, V> {
+  const rest = new Map(map);
+  rest.delete(key);
+  return rest;
 }
 
 /** Workload API §5.2.1: of several SVIDs with one hint the first is taken; without a hint all are. */

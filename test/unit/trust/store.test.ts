@@ -4,6 +4,7 @@ import { AppError, LimitError } from '../../../src/runtime/errors.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
 import { createJwtSigner } from '../../../src/spiffe/authority.ts';
 import type { JwtAuthority, X509Bundle } from '../../../src/spiffe/bundle.ts';
+import type { Certificate } from '../../../src/spiffe/certificate.ts';
 import { parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
 import type { X509Svid } from '../../../src/spiffe/x509-svid.ts';
 import { defaultTrustLimits, type TrustLimits } from '../../../src/trust/check-update.ts';
@@ -320,4 +321,96 @@ test('no log line carries a key', () => {
       assert.ok(!text.includes(privateKey.toString(encoding)));
     assert.ok(!text.includes(privateKey.subarray(-40, -30).join(',')));
   }
+});
+
+function federated(
+  name: string,
+  x509Authorities: readonly { certificate: Certificate }[],
+  jwtAuthorities: readonly JwtAuthority[] = [],
+): TrustUpdate {
+  const trustDomain = parseTrustDomain(name);
+  const jwtBundle = { trustDomain, authorities: jwtAuthorities };
+  return {
+    kind: 'federated',
+    document: { trustDomain, x509: x509Bundle(name, x509Authorities), jwt: jwtBundle },
+  };
+}
+
+test('a bundle from an endpoint stands beside those of the source, X.509 and JWT, and the same again is no news', () => {
+  const { store, counted } = setUp();
+  const domain = parseTrustDomain(partner);
+  store.apply(x509([web], ownBundle));
+  assert.equal(store.apply(federated(partner, [partnerRoot], [k1])), 'changed');
+  assert.equal(store.apply(federated(partner, [partnerRoot], [k1])), 'unchanged');
+  assert.deepEqual([...store.current().bundles.keys()], [own, partner]);
+  assert.deepEqual(store.current().jwtBundles.get(domain)?.authorities, [k1]);
+  assert.equal(store.originOf(domain), 'endpoint');
+  assert.equal(store.originOf(parseTrustDomain(own)), 'source');
+  assert.equal(store.originOf(parseTrustDomain('third.example')), undefined);
+  assert.deepEqual(counted, ['x509 changed', 'federated changed', 'federated unchanged']);
+});
+
+test('what the source says of a domain wins over its endpoint, and when it stops the endpoint’s applies again', async () => {
+  const { store } = setUp();
+  const domain = parseTrustDomain(partner);
+  const other = await createTestAuthority(partner);
+  const authorities = (): readonly string[] =>
+    (store.current().bundles.get(domain)?.authorities ?? []).map(({ fingerprint }) => fingerprint);
+  store.apply(x509([web], ownBundle, partnerBundle));
+  assert.equal(store.apply(federated(partner, [other], [k1])), 'changed', 'the JWT bundle is new');
+  assert.deepEqual(authorities(), [partnerRoot.certificate.fingerprint]);
+  assert.equal(store.originOf(domain), 'source');
+  store.apply(x509([web], ownBundle));
+  assert.deepEqual(authorities(), [other.certificate.fingerprint], 'never merged');
+  store.apply(x509([web], ownBundle, x509Bundle(partner, [])));
+  assert.deepEqual(authorities(), [], 'also when what it says is that nothing is to be trusted');
+  store.apply({ kind: 'jwt_bundles', bundles: jwtBundles({ [own]: [k1], [partner]: [k2] }) });
+  assert.deepEqual(store.current().jwtBundles.get(domain)?.authorities, [k2]);
+});
+
+test('an emptied bundle from an endpoint leaves a domain that trusts nothing, a removed one leaves none', () => {
+  const { store } = setUp();
+  const domain = parseTrustDomain(partner);
+  store.apply(x509([web], ownBundle));
+  store.apply(federated(partner, [partnerRoot], [k1]));
+  store.apply(federated(partner, []));
+  assert.deepEqual(store.current().bundles.get(domain)?.authorities, []);
+  assert.equal(store.apply({ kind: 'federated_removed', trustDomain: domain }), 'changed');
+  assert.equal(store.current().bundles.has(domain), false);
+  assert.equal(store.current().jwtBundles.has(domain), false);
+  assert.equal(store.apply({ kind: 'federated_removed', trustDomain: domain }), 'unchanged');
+});
+
+test('no endpoint has a say about our own trust domain, whichever comes first, nor after the identity is gone', () => {
+  const asserted = setUp({ expectedTrustDomain: parseTrustDomain(own) });
+  assertRefused(asserted.store, federated(own, [partnerRoot]), /is our own trust domain/);
+  const { store } = setUp();
+  assert.equal(store.apply(federated(own, [partnerRoot])), 'changed', 'nobody knows yet that it is ours');
+  store.apply(x509([web], ownBundle));
+  assertRefused(store, federated(own, [partnerRoot]), /is our own trust domain/);
+  assert.deepEqual(store.current().bundles.get(parseTrustDomain(own)), ownBundle);
+  store.apply({ kind: 'x509_revoked' });
+  assert.equal(store.current().bundles.size, 0);
+  assert.equal(store.originOf(parseTrustDomain(own)), undefined);
+});
+
+test('bundles of partners stay when the identity is withdrawn', () => {
+  const { store } = setUp();
+  store.apply(x509([web], ownBundle));
+  store.apply(federated(partner, [partnerRoot]));
+  store.apply({ kind: 'x509_revoked' });
+  assert.deepEqual([...store.current().bundles.keys()], [partner]);
+  assert.equal(store.current().trustDomain, undefined);
+});
+
+test('a federated bundle is held against the limits and its name', () => {
+  const { store } = setUp({ limits: { ...defaultTrustLimits, maxBundles: 1, maxAuthorities: 1 } });
+  store.apply(federated(partner, [partnerRoot]));
+  assert.equal(store.apply(federated(partner, [])), 'changed', 'the same domain is not one more');
+  assertRefused(store, federated('third.example', []), /2 federated bundles, at most 1/);
+  assertRefused(store, federated(partner, [root, partnerRoot]), /2 authorities in the bundle/);
+  assertRefused(store, federated(partner, [], [k1, k2]), /2 authorities in the JWT bundle/);
+  const update = federated(partner, [partnerRoot]);
+  assert.ok(update.kind === 'federated');
+  assertRefused(store, { ...update, document: { ...update.document, x509: ownBundle } }, /filed wrongly/);
 });
