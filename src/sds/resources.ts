@@ -31,7 +31,7 @@ export interface ResourceView {
 
 /** The resources of one snapshot. */
 export interface Catalog {
-  /** False until X.509 material has been seen (JWT bundles may come first): there is nothing to judge names by. */
+  /** False until an X.509 identity has been seen (bundles of partners may come first): there is nothing to judge names by. */
   readonly ready: boolean;
   view(spiffeValidator: boolean): ResourceView;
 }
@@ -74,7 +74,7 @@ export function createCatalog(
     createView({ snapshot, known, unsatisfiable, options, spiffeValidator });
   const views = [create(false), create(true)] as const;
   return Object.freeze({
-    ready: known.all.size > 0,
+    ready: known.own !== undefined,
     view: (spiffeValidator) => (spiffeValidator ? views[1] : views[0]),
   } satisfies Catalog);
 }
