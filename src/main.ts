@@ -8,23 +8,30 @@ if (Number(found.split('.')[0]) < 24) {
 
 const { runCli } = await import('./cli/cli.ts');
 const { runApp } = await import('./app/app.ts');
+const { createLatest } = await import('./runtime/latest.ts');
 
+const argv = process.argv.slice(2);
 const stop = new AbortController();
-for (const name of ['SIGTERM', 'SIGINT'] as const) {
+// SIGHUP reloads a running sidecar; everything else ends with its terminal.
+for (const name of ['SIGTERM', 'SIGINT', ...(argv[0] === 'run' ? [] : ['SIGHUP' as const])] as const) {
   process.on(name, () => {
     if (stop.signal.aborted) process.exit(1);
     stop.abort();
   });
 }
 
+const hangups = createLatest(0);
+if (argv[0] === 'run') process.on('SIGHUP', () => hangups.set(hangups.current() + 1));
+
 process.exit(
   await runCli({
-    argv: process.argv.slice(2),
+    argv,
     env: process.env,
     stdout: process.stdout,
     stderr: process.stderr,
     signal: stop.signal,
     program: [process.execPath, ...process.execArgv, import.meta.filename],
+    hangups: (signal) => hangups.changes(signal),
     nodeVersion: process.versions.node,
     runApp,
   }),

@@ -3,7 +3,7 @@ import type { Writable } from 'node:stream';
 import { readinessOf } from '../admin/readiness.ts';
 import { type AdminListener, createAdminServer } from '../admin/server.ts';
 import { buildStatus } from '../admin/status.ts';
-import type { Config } from '../config/config.ts';
+import type { LoadedConfig } from '../config/load.ts';
 import { aborted, sleep } from '../runtime/abort.ts';
 import { runTasks, type Task } from '../runtime/tasks.ts';
 import { createSdsService } from '../sds/service.ts';
@@ -13,12 +13,14 @@ import type { TrustSnapshot } from '../trust/snapshot.ts';
 import { createTrustStore } from '../trust/store.ts';
 import { type Clock, createAuthorization } from './authorization.ts';
 import { createConfiguredSource, createFeed } from './identity.ts';
+import { createIdentityRules } from './identity-rules.ts';
+import { type ConfigSource, createReload } from './reload.ts';
 import { createServers } from './servers.ts';
 
 export type AppOptions = Readonly<{
-  config: Config;
-  /** What loading the configuration had to say; logged at start. */
-  warnings: readonly string[];
+  loaded: LoadedConfig;
+  /** Where the configuration may be read again. */
+  configSource: ConfigSource;
   /** Decision records go to `stdout`, everything else to `stderr`; one JSON object a line. */
   stdout: Writable;
   stderr: Writable;
@@ -43,13 +45,29 @@ export const systemClock: Clock = Object.freeze({
  * drains. Rejects with the reason when a part that it cannot do without fails, such as a socket that is taken.
  */
 export async function runApp(options: AppOptions, signal: AbortSignal): Promise<void> {
-  const { config, stdout, stderr, version, nodeVersion } = options;
+  const { loaded, configSource, stdout, stderr, version, nodeVersion } = options;
+  const { config } = loaded;
   const clock = systemClock;
   const { now } = clock;
   const startedAt = now();
   const log = createLogger({ level: config.log.level, destination: stderr });
-  for (const warning of options.warnings) log.warn({ warning }, 'configuration warning');
+  for (const warning of loaded.warnings) log.warn({ warning }, 'configuration warning');
   const metrics = createMetrics({ version, nodeVersion });
+
+  const reload = createReload({
+    initial: loaded,
+    source: configSource,
+    sleep,
+    log,
+    meter: metrics.config,
+  });
+  const identityRules = await createIdentityRules({
+    configs: reload.configs,
+    now,
+    sleep,
+    log,
+    meter: metrics.config,
+  });
 
   const store = createTrustStore({
     expectedTrustDomain: config.trustDomain,
@@ -68,7 +86,15 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     ? createSdsService({ snapshots: store, options: config.sds, log, meter: metrics.sds, now })
     : undefined;
   const authorization = config.extAuthz.enabled
-    ? createAuthorization(config, { snapshots: store, clock, log, metrics, stdout, version })
+    ? createAuthorization(config, {
+        snapshots: store,
+        identityRules: () => identityRules.rules(),
+        clock,
+        log,
+        metrics,
+        stdout,
+        version,
+      })
     : undefined;
   const servers = createServers(config, {
     sds: sds?.service,
@@ -142,6 +168,8 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
   log.info({ version, source: source.name, engine: config.policy.engine }, 'svidecar starts');
   await runTasks(signal, [
     serveAdmin,
+    ...reload.tasks,
+    ...identityRules.tasks,
     ...sourceTasks,
     ...feed.tasks,
     ...(authorization?.tasks ?? []),

@@ -5,7 +5,7 @@ import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
 import { type Checker, createChecker } from '../extauthz/checker.ts';
 import { createDecisionLog } from '../extauthz/decision-log.ts';
-import { compileIdentityList } from '../extauthz/identity-rules.ts';
+import type { IdentityRules } from '../extauthz/identity-rules.ts';
 import { createMtlsPeerSource } from '../extauthz/mtls-peer.ts';
 import { reasonCodeOf } from '../extauthz/outcome.ts';
 import { createRedactor } from '../extauthz/redaction.ts';
@@ -72,6 +72,7 @@ export function createConfiguredChecker(
     snapshots: SnapshotReader;
     engine: PolicyEngine;
     clock: Clock;
+    identityRules: () => IdentityRules;
     newDecisionId: () => string;
     log: Logger;
   },
@@ -79,17 +80,11 @@ export function createConfiguredChecker(
   const { extAuthz, policy } = config;
   const { peer, queries } = extAuthz;
   const { clock, ...rest } = deps;
-  const denied = compileIdentityList(peer.deniedIdentities);
   const dryRunQueries = new Set(queries.flatMap(({ dryRun }, index) => (dryRun ? [index] : [])));
   return createChecker({
     ...rest,
     queries: compileConfiguredQueries(config),
     peerSources: [createMtlsPeerSource({ verifyCertificate: peer.verifyCertificate, now: clock.now })],
-    identityRules: {
-      requirePeer: peer.require,
-      denied: () => denied,
-      allowed: peer.allowedIdentities === undefined ? undefined : compileIdentityList(peer.allowedIdentities),
-    },
     body: extAuthz.body,
     timeoutMs: policy.timeoutMs,
     dryRun: extAuthz.dryRun,
@@ -111,6 +106,7 @@ export function createAuthorization(
   config: Config,
   deps: {
     snapshots: SnapshotReader;
+    identityRules: () => IdentityRules;
     clock: Clock;
     log: Logger;
     metrics: Metrics;
@@ -131,7 +127,14 @@ export function createAuthorization(
     meter: metrics.decisionLog,
   });
   const service = createExtAuthzService({
-    checker: createConfiguredChecker(config, { snapshots, engine, clock, newDecisionId: randomUUID, log }),
+    checker: createConfiguredChecker(config, {
+      snapshots,
+      engine,
+      clock,
+      identityRules: deps.identityRules,
+      newDecisionId: randomUUID,
+      log,
+    }),
     response: { headerMode: extAuthz.headerMode, onFailure: extAuthz.onFailure },
     maxConcurrent: extAuthz.limits.maxConcurrent,
     onDecision(trace) {

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { compileConfiguredQueries } from '../app/authorization.ts';
+import { readDenied } from '../app/identity-rules.ts';
 import type { Environment } from '../config/environment.ts';
 import { type LoadedConfig, loadConfig } from '../config/load.ts';
 import type { QueryMap } from '../policy/query-map.ts';
@@ -38,6 +39,7 @@ export async function readConfig(
       parseEndpointAddress(config.identity.workloadApi.address),
     );
   }
+  await attempt(problems, '', () => readDenied(config));
   if (queries === undefined || problems.length > 0) throw new ConfigError(problems);
   return Object.freeze({ ...loaded, queries });
 }

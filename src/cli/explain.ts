@@ -5,6 +5,7 @@ import {
   createConfiguredChecker,
   createConfiguredEngine,
 } from '../app/authorization.ts';
+import { identityRulesOf, readDenied } from '../app/identity-rules.ts';
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
 import { problemOf, reasonCodeOf, reasonOf } from '../extauthz/outcome.ts';
@@ -42,6 +43,7 @@ export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags)
   for (const path of ignored)
     printLine(io.stderr, `warning: ${path} is no field of a CheckRequest and is ignored`);
   const log = silentLogger;
+  const rules = identityRulesOf(config, (await readDenied(config)).patterns);
   const configured = createConfiguredEngine(config, { clock, log, meter: silentPolicyMeter });
   try {
     await load(configured, io.signal);
@@ -51,6 +53,7 @@ export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags)
       snapshots,
       engine,
       clock,
+      identityRules: () => rules,
       newDecisionId: randomUUID,
       log,
     });

@@ -14,6 +14,8 @@ export type CliOptions = Readonly<{
   /** How this program is started: executable and first arguments, for the commands that start it again. */
   program: readonly [string, ...string[]];
   nodeVersion: string;
+  /** Yields once at first, then at each SIGHUP. */
+  hangups(signal: AbortSignal): AsyncIterable<unknown>;
   runApp(options: AppOptions, signal: AbortSignal): Promise<void>;
 }>;
 

@@ -7,8 +7,13 @@ export async function run(
   io: CliOptions,
   flags: ConfigFlags & Readonly<{ config: string }>,
 ): Promise<ExitCode> {
-  const { config, warnings } = await readConfig(flags.config, flags, io.env);
-  const { stdout, stderr, nodeVersion, signal } = io;
-  await io.runApp({ config, warnings, stdout, stderr, version: await readVersion(), nodeVersion }, signal);
+  const read = () => readConfig(flags.config, flags, io.env);
+  const { stdout, stderr, nodeVersion, signal, hangups } = io;
+  const configSource = { path: flags.config, read, requests: hangups };
+  const loaded = await read();
+  await io.runApp(
+    { loaded, configSource, stdout, stderr, version: await readVersion(), nodeVersion },
+    signal,
+  );
   return 0;
 }

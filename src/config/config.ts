@@ -75,6 +75,7 @@ export type ExtAuthzConfig = Readonly<{
     /** Undefined: every ID of the own trust domain. */
     allowedIdentities: readonly IdPattern[] | undefined;
     deniedIdentities: readonly IdPattern[];
+    deniedIdentitiesFile: string | undefined;
   }>;
   dryRun: boolean;
   onFailure: 'deny' | 'error';
@@ -154,6 +155,8 @@ export function buildConfig(options: Options, configPath: string | undefined): C
         verifyCertificate: authz.peer.verify_certificate,
         allowedIdentities: authz.peer.allowed_identities,
         deniedIdentities: authz.peer.denied_identities,
+        deniedIdentitiesFile:
+          authz.peer.denied_identities_file && resolveFile(authz.peer.denied_identities_file, configPath),
       },
       dryRun: authz.dry_run,
       onFailure: authz.on_failure,

@@ -8,7 +8,6 @@ const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.queries[].cache_key',
   'ext_authz.peer.trust_xfcc',
   'ext_authz.peer.jwt_svid',
-  'ext_authz.peer.denied_identities_file',
   'ext_authz.cache',
   'ext_authz.inject_jwt_svid',
   'ext_authz.bridge',

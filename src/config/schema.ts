@@ -170,6 +170,11 @@ const extAuthz = z.strictObject({
         .max(1000)
         .default([])
         .describe('Patterns of the SPIFFE IDs that are denied, whatever else is said of them.'),
+      denied_identities_file: file()
+        .optional()
+        .describe(
+          'More of them, one pattern a line; the file is watched and a new line is in force within a second.',
+        ),
     })
     .prefault({}),
   dry_run: z

@@ -20,7 +20,8 @@ export type CheckerOptions = Readonly<{
   queries: QueryMap;
   /** Asked in order; the first that applies decides. */
   peerSources: readonly PeerSource[];
-  identityRules: IdentityRules;
+  /** The rules of this moment. */
+  identityRules: () => IdentityRules;
   body: BodyOptions;
   /** Bounds a whole Check, in milliseconds. */
   timeoutMs: number;
@@ -69,7 +70,7 @@ export function createChecker(options: CheckerOptions): Checker {
     if (resolved.kind === 'deny') return refused(resolved);
     const { peer } = resolved;
     steps.peer = peer;
-    const refusal = judgePeer(options.identityRules, peer, snapshot.trustDomain);
+    const refusal = judgePeer(options.identityRules(), peer, snapshot.trustDomain);
     if (refusal !== undefined) return refused(refusal);
 
     const { attributes } = request;

@@ -30,8 +30,8 @@ export function compileIdentityList(patterns: readonly IdPattern[]): IdentityLis
 export type IdentityRules = Readonly<{
   /** Deny a peer without a SPIFFE ID; false lets the policy judge it. */
   requirePeer: boolean;
-  /** The denied identities of this moment. */
-  denied: () => IdentityList;
+  /** Denied whatever else is said of them. */
+  denied: IdentityList;
   /** Replaces the default, which is every ID of the own trust domain. */
   allowed?: IdentityList | undefined;
   /** What of each federated trust domain may pass; a domain in here is judged by its own entry alone. */
@@ -48,7 +48,7 @@ export function judgePeer(
     return rules.requirePeer ? refuse('no_peer_identity', 'the peer has no SPIFFE ID') : undefined;
   }
   const { id, trustDomain } = peer;
-  if (rules.denied().has(id, trustDomain)) return refuse('identity_denied', `${id} is on the denied list`);
+  if (rules.denied.has(id, trustDomain)) return refuse('identity_denied', `${id} is on the denied list`);
   const federated = rules.federated?.get(trustDomain);
   if (federated !== undefined) {
     if (federated.has(id, trustDomain)) return undefined;

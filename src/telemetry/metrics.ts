@@ -61,6 +61,7 @@ export function createMetrics(info: { version: string; nodeVersion: string }) {
     extAuthz: extAuthzMetrics(counter, histogram),
     policy: policyMetrics(counter),
     decisionLog: decisionLogMetrics(counter),
+    config: configMetrics(counter, gauge),
     /** The answer to a scrape, in Prometheus' text format. */
     async render(): Promise<{ contentType: string; body: string }> {
       return { contentType: registry.contentType, body: await registry.metrics() };
@@ -219,4 +220,17 @@ function decisionLogMetrics(counter: NewCounter) {
     'Decision log records dropped because they came too fast.',
   );
   return Object.freeze({ decisionDropped: (): void => dropped.inc() });
+}
+
+function configMetrics(counter: NewCounter, gauge: NewGauge) {
+  const reads = counter(
+    'config_reads_total',
+    'Times that the configuration was read again, and what came of it.',
+    ['outcome'],
+  );
+  const denied = gauge('denied_identities', 'Patterns of denied identities in force.');
+  return Object.freeze({
+    configRead: (outcome: string): void => reads.inc({ outcome }),
+    deniedIdentities: (count: number): void => denied.set(count),
+  });
 }

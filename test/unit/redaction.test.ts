@@ -17,7 +17,7 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
   const directory = await tempDirectory(t);
   const socket = join(directory, 's.sock');
   const adminPort = await freePort();
-  const { config } = loadConfig({
+  const loaded = loadConfig({
     text: JSON.stringify({
       identity: { source: 'dev' },
       listen: `unix://${socket}`,
@@ -29,13 +29,18 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
     path: join(import.meta.dirname, '../../svidecar.json'),
     env: {},
   });
+  const configSource = {
+    path: 'svidecar.json',
+    read: () => Promise.resolve(loaded),
+    async *requests() {},
+  };
   const stdout = new PassThrough();
   const stderr = new PassThrough();
   const said: string[] = [];
   for (const stream of [stdout, stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk.toString()));
   const stop = new AbortController();
   const running = runApp(
-    { config, warnings: [], stdout, stderr, version: '0.0.0', nodeVersion: 'v0' },
+    { loaded, configSource, stdout, stderr, version: '0.0.0', nodeVersion: 'v0' },
     stop.signal,
   );
   t.after(async () => {

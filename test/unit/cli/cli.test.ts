@@ -89,10 +89,10 @@ describe('run', () => {
       },
     });
     assert.equal(code, 0);
-    assert.deepEqual(started?.config.listen, { kind: 'unix', path: '/flag.sock' });
-    assert.equal(started?.config.admin.listen.port, 2);
-    assert.equal(started?.config.log.level, 'warn');
-    assert.deepEqual(started?.warnings, ['SVIDECAR_PORT names no option']);
+    assert.deepEqual(started?.loaded.config.listen, { kind: 'unix', path: '/flag.sock' });
+    assert.equal(started?.loaded.config.admin.listen.port, 2);
+    assert.equal(started?.loaded.config.log.level, 'warn');
+    assert.deepEqual(started?.loaded.warnings, ['SVIDECAR_PORT names no option']);
     assert.equal(started?.nodeVersion, '24.0.0');
   });
 

@@ -28,6 +28,7 @@ export async function cli(argv: readonly string[], options: Partial<CliOptions> 
     signal: new AbortController().signal,
     program: ['false'],
     nodeVersion: '24.0.0',
+    async *hangups() {},
     runApp: () => Promise.reject(new Error('not run here')),
     ...options,
   });

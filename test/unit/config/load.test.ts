@@ -42,6 +42,7 @@ describe('loadConfig', () => {
       verifyCertificate: 'when_present',
       allowedIdentities: undefined,
       deniedIdentities: [],
+      deniedIdentitiesFile: undefined,
     });
     assert.equal(config.extAuthz.onFailure, 'deny');
     assert.deepEqual(config.extAuthz.limits, { maxMessageBytes: 4 * 1024 * 1024, maxConcurrent: 1000 });

@@ -59,9 +59,11 @@ describe('YAML', () => {
 
   it('formats what it parses to the same value', () => {
     fc.assert(
-      fc.property(fc.jsonValue({ noUnicodeString: false }), (value) => {
-        fc.pre(!JSON.stringify(value).includes('__proto__'));
-        assert.deepEqual(parseYaml(formatYaml(value)), JSON.parse(JSON.stringify(value)));
+      fc.property(fc.jsonValue({ noUnicodeString: false }), (any) => {
+        fc.pre(!JSON.stringify(any).includes('__proto__'));
+        // JSON has no -0, which YAML would keep.
+        const value: unknown = JSON.parse(JSON.stringify(any));
+        assert.deepEqual(parseYaml(formatYaml(value)), value);
       }),
     );
   });

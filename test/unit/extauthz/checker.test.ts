@@ -52,7 +52,10 @@ const table: readonly Readonly<{
     code: 'no_peer_identity',
     what: 'a peer without a principal',
     request: () => getRequest({ principal: '' }),
-    passes: { parts: { rules: { requirePeer: false } }, request: () => getRequest({ principal: '' }) },
+    passes: {
+      parts: { rules: { requirePeer: false } },
+      request: () => getRequest({ principal: '' }),
+    },
   },
   {
     code: 'no_peer_identity',
@@ -120,8 +123,8 @@ const table: readonly Readonly<{
   {
     code: 'identity_denied',
     what: 'a peer on the denied list',
-    parts: { rules: { denied: () => identities('spiffe://example.org/service/*') } },
-    passes: { parts: { rules: { denied: () => identities('spiffe://example.org/agent/*') } } },
+    parts: { rules: { denied: identities('spiffe://example.org/service/*') } },
+    passes: { parts: { rules: { denied: identities('spiffe://example.org/agent/*') } } },
   },
   {
     code: 'identity_not_allowed',
@@ -274,7 +277,7 @@ test('a refusal by an identity rule never reaches the engine', async () => {
     asked += 1;
     return { kind: 'result', value: true };
   });
-  await checkOnce(trust, { engine, rules: { denied: () => identities(web) } }, getRequest());
+  await checkOnce(trust, { engine, rules: { denied: identities(web) } }, getRequest());
   assert.equal(asked, 0);
   await checkOnce(trust, { engine }, getRequest());
   assert.equal(asked, 1);
@@ -402,7 +405,7 @@ test('an engine that breaks its promise and throws is a deny, also in dry-run', 
 
 test('the denied list of the moment decides', async () => {
   let denied = identities();
-  const checker = checkerWith(trust, { rules: { denied: () => denied } });
+  const checker = checkerWith(trust, { identityRules: () => ({ requirePeer: true, denied }) });
   const check = () => checker.check(onTheWire(getRequest()), neverAborted);
   assert.equal((await check()).outcome.kind, 'allowed');
   denied = identities(web);

@@ -148,6 +148,7 @@ export type CheckerParts = Readonly<{
   defaultInput?: InputShape;
   verifyCertificate?: VerifyCertificate;
   rules?: Partial<IdentityRules>;
+  identityRules?: CheckerOptions['identityRules'];
   body?: BodyOptions;
   timeoutMs?: number;
   dryRun?: boolean;
@@ -169,7 +170,8 @@ export function checkerWith(trust: Trust, parts: CheckerParts = {}): Checker {
     peerSources: parts.peerSources ?? [
       createMtlsPeerSource({ verifyCertificate: parts.verifyCertificate ?? 'when_present', now }),
     ],
-    identityRules: { requirePeer: true, denied: () => identities(), ...parts.rules },
+    identityRules:
+      parts.identityRules ?? (() => ({ requirePeer: true, denied: identities(), ...parts.rules })),
     body: parts.body ?? { parse: true, maxBytes: 1_048_576 },
     timeoutMs: parts.timeoutMs ?? 60_000,
     dryRun: parts.dryRun ?? false,

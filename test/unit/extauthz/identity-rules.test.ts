@@ -9,7 +9,7 @@ const own = parseTrustDomain('example.org');
 const partner = parseTrustDomain('partner.example');
 
 function rules(parts: Partial<IdentityRules> = {}): IdentityRules {
-  return { requirePeer: true, denied: () => identities(), ...parts };
+  return { requirePeer: true, denied: identities(), ...parts };
 }
 
 function peer(id: string): Peer {
@@ -59,7 +59,7 @@ test('a federation entry without allowed identities admits nobody', () => {
 });
 
 test('the denied list wins over everything that admits', () => {
-  const denied = () => identities('spiffe://example.org/bad', 'spiffe://partner.example/agents/*/bad');
+  const denied = identities('spiffe://example.org/bad', 'spiffe://partner.example/agents/*/bad');
   const allowed = identities('spiffe://example.org/*');
   const federated = new Map([[partner, identities('spiffe://partner.example/*')]]);
   assert.equal(verdict({ denied, allowed }, 'spiffe://example.org/bad'), 'identity_denied');

@@ -1,0 +1,113 @@
+import { changedKeys } from '../config/changed-keys.ts';
+import type { Config } from '../config/config.ts';
+import type { LoadedConfig } from '../config/load.ts';
+import { encodeOptions } from '../config/schema.ts';
+import type { Sleep } from '../runtime/abort.ts';
+import { ConfigError, messageOf } from '../runtime/errors.ts';
+import { watchFile } from '../runtime/file-watch.ts';
+import { createLatest, type Latest } from '../runtime/latest.ts';
+import type { Logger } from '../runtime/log.ts';
+import type { Task } from '../runtime/tasks.ts';
+
+/** Where a configuration comes from a second time. */
+export type ConfigSource = Readonly<{
+  /** The file that is watched. */
+  path: string;
+  /** Reads and checks it again; throws ConfigError. */
+  read(): Promise<LoadedConfig>;
+  /** Yields once at first, then whenever the operator asks for a reload (SIGHUP). */
+  requests(signal: AbortSignal): AsyncIterable<unknown>;
+}>;
+
+/** What is counted of reloads. */
+export interface ReloadMeter {
+  configRead(outcome: 'applied' | 'unchanged' | 'refused'): void;
+}
+
+const pollMs = 1_000;
+const maxFileBytes = 16 * 1024 * 1024;
+
+/** What takes effect without a restart; everything else that changed is named in the log. */
+const reloadable: readonly string[] = [
+  'ext_authz.peer.allowed_identities',
+  'ext_authz.peer.denied_identities',
+  'ext_authz.peer.denied_identities_file',
+];
+
+/**
+ * Follows the configuration's source: `configs` holds the configuration at start with the reloadable parts of the newest
+ * good file. A file that is not right changes nothing and its problems are logged.
+ */
+export function createReload(options: {
+  initial: LoadedConfig;
+  source: ConfigSource;
+  sleep: Sleep;
+  log: Logger;
+  meter: ReloadMeter;
+}): { configs: Latest<Config>; tasks: readonly Task[] } {
+  const { initial, source, sleep, log, meter } = options;
+  const configs = createLatest(initial.config);
+  let held: unknown = encodeOptions(initial.options);
+
+  async function reload(): Promise<void> {
+    let loaded: LoadedConfig;
+    try {
+      loaded = await source.read();
+    } catch (error) {
+      meter.configRead('refused');
+      const problems =
+        error instanceof ConfigError ? error.problems : [{ path: '', message: messageOf(error) }];
+      log.error({ path: source.path, problems }, 'new configuration refused; the old one stays');
+      return;
+    }
+    const next = encodeOptions(loaded.options);
+    const changed = changedKeys(held, next);
+    if (changed.length === 0) {
+      meter.configRead('unchanged');
+      return;
+    }
+    held = next;
+    const applied = changed.filter(isReloadable);
+    const ignored = changed.filter((key) => !isReloadable(key));
+    if (applied.length > 0) configs.set(withReloaded(initial.config, loaded.config));
+    meter.configRead(applied.length > 0 ? 'applied' : 'unchanged');
+    if (applied.length > 0) log.info({ keys: applied }, 'configuration changed');
+    if (ignored.length > 0) log.warn({ keys: ignored }, 'these changes need a restart to take effect');
+  }
+
+  let last = Promise.resolve();
+  const inTurn = (): Promise<void> => (last = last.then(reload));
+  return {
+    configs,
+    tasks: [
+      async (signal) => {
+        let first = true;
+        for await (const _ of source.requests(signal)) {
+          if (!first) await inTurn();
+          first = false;
+        }
+      },
+      async (signal) => {
+        const watch = { path: source.path, pollMs, maxBytes: maxFileBytes, sleep };
+        for await (const event of watchFile(watch, signal)) {
+          // The first look too: the file may have changed since the program read it.
+          if (event.kind === 'content') await inTurn();
+          else log.warn({ path: source.path }, 'configuration file cannot be read; the old one stays');
+        }
+      },
+    ],
+  };
+}
+
+function isReloadable(key: string): boolean {
+  return reloadable.some((prefix) => key === prefix || key.startsWith(`${prefix}.`));
+}
+
+function withReloaded(initial: Config, next: Config): Config {
+  const { allowedIdentities, deniedIdentities, deniedIdentitiesFile } = next.extAuthz.peer;
+  const peer = { ...initial.extAuthz.peer, allowedIdentities, deniedIdentities, deniedIdentitiesFile };
+  return Object.freeze({
+    ...initial,
+    extAuthz: Object.freeze({ ...initial.extAuthz, peer: Object.freeze(peer) }),
+  });
+}

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { createIdentityRules } from '../../../src/app/identity-rules.ts';
+import { createReload } from '../../../src/app/reload.ts';
+import type { Config } from '../../../src/config/config.ts';
+import { loadConfig } from '../../../src/config/load.ts';
+import { sleep } from '../../../src/runtime/abort.ts';
+import { createLatest, type Latest } from '../../../src/runtime/latest.ts';
+import type { LogFields, Logger } from '../../../src/runtime/log.ts';
+import { runTasks } from '../../../src/runtime/tasks.ts';
+import { parseSpiffeId, parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
+import { tempDirectory, until } from '../../support/process.ts';
+
+type Line = Readonly<{ fields: LogFields; message: string }>;
+
+function recordingLog(): { log: Logger; lines: readonly Line[] } {
+  const lines: Line[] = [];
+  const add = (fields: LogFields, message: string): void => {
+    lines.push({ fields, message });
+  };
+  return { log: { debug: add, info: add, warn: add, error: add }, lines };
+}
+
+/** A configuration file that is followed, and how to change it as an operator does. */
+async function followed(t: TestContext, text: string) {
+  const path = join(await tempDirectory(t), 'svidecar.yaml');
+  await writeFile(path, text);
+  const read = async () => loadConfig({ text: await readFile(path, 'utf8'), path, env: {} });
+  const hangups = createLatest(0);
+  const { log, lines } = recordingLog();
+  const outcomes: string[] = [];
+  const { configs, tasks } = createReload({
+    initial: await read(),
+    source: { path, read, requests: (signal) => hangups.changes(signal) },
+    sleep,
+    log,
+    meter: { configRead: (outcome) => outcomes.push(outcome) },
+  });
+  const stop = new AbortController();
+  const running = runTasks(stop.signal, tasks);
+  t.after(async () => {
+    stop.abort();
+    await running;
+  });
+  return {
+    configs,
+    lines,
+    outcomes,
+    hangUp: () => hangups.set(hangups.current() + 1),
+    async write(next: string) {
+      await writeFile(`${path}.new`, next);
+      await rename(`${path}.new`, path);
+    },
+  };
+}
+
+const denying = (id: string) => `ext_authz: { peer: { denied_identities: ["${id}"] } }\n`;
+
+function denied(configs: Latest<Config>): readonly string[] {
+  return configs.current().extAuthz.peer.deniedIdentities.map(({ text }) => text);
+}
+
+test('a changed file takes effect for denied identities without a restart', async (t) => {
+  const file = await followed(t, denying('spiffe://example.org/a'));
+  await file.write(denying('spiffe://example.org/b'));
+  await until('the new list', () =>
+    Promise.resolve(denied(file.configs).includes('spiffe://example.org/b') ? true : undefined),
+  );
+  assert.deepEqual(file.lines.at(-1), {
+    fields: { keys: ['ext_authz.peer.denied_identities'] },
+    message: 'configuration changed',
+  });
+});
+
+test('SIGHUP reads the file, and a file that is as before changes nothing', async (t) => {
+  const file = await followed(t, denying('spiffe://example.org/a'));
+  const before = file.configs.current();
+  await until('the first look', () => Promise.resolve(file.outcomes.length > 0 ? true : undefined));
+  file.hangUp();
+  await until('the reload', () => Promise.resolve(file.outcomes.length > 1 ? true : undefined));
+  assert.deepEqual([...new Set(file.outcomes)], ['unchanged']);
+  assert.equal(file.configs.current(), before);
+});
+
+test('a broken file keeps the old configuration and says why', async (t) => {
+  const file = await followed(t, denying('spiffe://example.org/a'));
+  await file.write('ext_authz: { peer: { denied_identities: [nonsense] } }\n');
+  await until('the refusal', () => Promise.resolve(file.outcomes.includes('refused') ? true : undefined));
+  assert.deepEqual(denied(file.configs), ['spiffe://example.org/a']);
+  const refusal = file.lines.find(({ message }) => message.includes('refused'));
+  assert.match(JSON.stringify(refusal?.fields), /ext_authz\.peer\.denied_identities\[0\]/);
+});
+
+test('a changed key that needs a restart is named and does not take effect', async (t) => {
+  const file = await followed(t, denying('spiffe://example.org/a'));
+  await file.write(`policy: { timeout: 1s }\n${denying('spiffe://example.org/b')}`);
+  await until('the new list', () =>
+    Promise.resolve(denied(file.configs).includes('spiffe://example.org/b') ? true : undefined),
+  );
+  assert.equal(file.configs.current().policy.timeoutMs, 150);
+  assert.deepEqual(file.lines.at(-1), {
+    fields: { keys: ['policy.timeout'] },
+    message: 'these changes need a restart to take effect',
+  });
+});
+
+test('a line added to the denied-identities file is in force within a second, a broken line is reported', async (t) => {
+  const path = join(await tempDirectory(t), 'denied.txt');
+  await writeFile(path, 'spiffe://example.org/a\n');
+  const { config } = loadConfig({
+    text: `ext_authz: { peer: { denied_identities_file: ${JSON.stringify(path)} } }`,
+    env: {},
+  });
+  const { log, lines } = recordingLog();
+  const counts: number[] = [];
+  const { rules, tasks } = await createIdentityRules({
+    configs: createLatest(config),
+    now: Date.now,
+    sleep,
+    log,
+    meter: { deniedIdentities: (count) => counts.push(count) },
+  });
+  const isDenied = (id: string): boolean =>
+    rules().denied.has(parseSpiffeId(id), parseTrustDomain('example.org'));
+  assert.equal(isDenied('spiffe://example.org/a'), true, 'before any task runs');
+  const stop = new AbortController();
+  const running = runTasks(stop.signal, tasks);
+  t.after(async () => {
+    stop.abort();
+    await running;
+  });
+  await writeFile(path, 'spiffe://example.org/a\nspiffe://example.org/b\nnonsense\n');
+  const startedAt = Date.now();
+  await until('the new line', () => Promise.resolve(isDenied('spiffe://example.org/b') ? true : undefined));
+  assert.ok(Date.now() - startedAt < 5_000);
+  assert.equal(lines.find(({ message }) => message === 'bad denied identity')?.fields['line'], 3);
+  assert.equal(counts.at(-1), 2);
+});
+
+test('a denied-identities file that is missing at start is an error of the configuration', async () => {
+  const { config } = loadConfig({
+    text: 'ext_authz: { peer: { denied_identities_file: /nowhere/denied.txt } }',
+    env: {},
+  });
+  await assert.rejects(
+    createIdentityRules({
+      configs: createLatest(config),
+      now: Date.now,
+      sleep,
+      log: recordingLog().log,
+      meter: { deniedIdentities() {} },
+    }),
+    /^ConfigError: ext_authz\.peer\.denied_identities_file: cannot be read, so nobody in it would be denied/,
+  );
+});
