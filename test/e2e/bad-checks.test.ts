@@ -1,67 +1,9 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
-import { createGrpcClient } from '../../src/grpc/client.ts';
-import type { MessageTypes } from '../../src/grpc/messages.ts';
-import { messageCodec } from '../../src/grpc/protos.ts';
+import { test } from 'node:test';
 import { Status, StatusError } from '../../src/grpc/status.ts';
-import { buildWasmBundle } from '../support/opa.ts';
-import { tempDirectory } from '../support/process.ts';
-import { type Sidecar, startSidecar } from '../support/sidecar.ts';
+import { answerOf, http, startCaller } from './caller.ts';
 import { fetchSvid } from './svids.ts';
-import { allowed, denied, devIdentity, entrypoint, policy } from './world.ts';
-
-type Attributes = NonNullable<MessageTypes['envoy.service.auth.v3.CheckRequest']['in']['attributes']>;
-type Answer = Readonly<{ http: string | undefined; reason: unknown }>;
-
-const request = messageCodec('envoy.service.auth.v3.CheckRequest');
-const response = messageCodec('envoy.service.auth.v3.CheckResponse');
-const options = { signal: new AbortController().signal, timeoutMs: 5000 };
-
-type Caller = Readonly<{
-  sidecar: Sidecar;
-  workloadApi: string;
-  send: (bytes: Buffer) => Promise<Buffer>;
-  check: (attributes: Attributes) => Promise<Answer>;
-}>;
-
-/** Somebody on the socket who speaks gRPC but is no Envoy. */
-async function startCaller(t: TestContext): Promise<Caller> {
-  const directory = await tempDirectory(t);
-  const workloadApi = `unix://${join(directory, 'workload.sock')}`;
-  const file = join(directory, 'bundle.tar.gz');
-  await buildWasmBundle(t, { files: { 'policy.rego': policy }, entrypoints: [entrypoint], into: file });
-  const sidecar = await startSidecar(t, {
-    config: {
-      identity: devIdentity({ serve_workload_api: workloadApi }),
-      ext_authz: { path: entrypoint },
-      policy: { engine: 'wasm', bundle: { file }, timeout: '2s' },
-    },
-  });
-  const client = createGrpcClient({
-    target: { kind: 'unix', path: sidecar.socket },
-    maxMessageBytes: 8 << 20,
-  });
-  t.after(() => client.close());
-  const send = (bytes: Buffer): Promise<Buffer> =>
-    client.unary('/envoy.service.auth.v3.Authorization/Check', bytes, options);
-  return {
-    sidecar,
-    workloadApi,
-    send,
-    check: async (attributes) => answerOf(await send(request.encode({ attributes }))),
-  };
-}
-
-function answerOf(bytes: Buffer): Answer {
-  const { deniedResponse, dynamicMetadata, status } = response.decode(bytes);
-  return {
-    http: deniedResponse?.status?.code ?? (status?.code === 0 ? 'OK' : undefined),
-    reason: dynamicMetadata?.fields?.reason_code?.stringValue,
-  };
-}
-
-const http = { method: 'GET', path: '/', host: 'acme', scheme: 'https', protocol: 'HTTP/1.1', headers: {} };
+import { allowed, denied } from './world.ts';
 
 test('bytes that are no CheckRequest are denied with 400, and the next Check is judged as if nothing had been', async (t) => {
   const { send, check } = await startCaller(t);

@@ -18,6 +18,8 @@ export interface Sidecar {
   /** The path of its gRPC socket. */
   readonly socket: string;
   readonly adminPort: number;
+  /** Its config file. */
+  readonly configFile: string;
   /** The process that runs now: another one after `restart`. */
   process(): TestProcess;
   admin(path: string): Promise<LoopbackAnswer>;
@@ -61,6 +63,7 @@ export async function startSidecar(t: TestContext, options: SidecarOptions): Pro
   const sidecar: Sidecar = {
     socket,
     adminPort,
+    configFile: file,
     process: () => running,
     admin,
     async metric(line) {
