@@ -2,27 +2,52 @@ import { open, stat } from 'node:fs/promises';
 import type { Sleep } from './abort.ts';
 import { AbortedError, errnoOf, LimitError, MalformedError, messageOf } from './errors.ts';
 
-/** What a watched path has come to hold. */
+/** What a path has come to hold; `mode` has the permission bits of the file. */
 export type FileEvent =
-  | Readonly<{ kind: 'content'; bytes: Buffer }>
+  | Readonly<{ kind: 'content'; bytes: Buffer; mode: number }>
   | Readonly<{ kind: 'missing' }>
   | Readonly<{ kind: 'unreadable'; message: string }>;
 
-export type FileWatchOptions = Readonly<{ path: string; pollMs: number; maxBytes: number; sleep: Sleep }>;
+/** Files that belong together. */
+export interface FileSet {
+  /**
+   * What every path holds, in their order, when something has changed since the last look; else undefined. Also
+   * undefined while something changes during the look, so that what is given stood in place all at one time.
+   */
+  look(): Promise<readonly FileEvent[] | undefined>;
+}
 
 /**
- * Yields what `path` holds now and whenever that changes, until `signal` fires. The path is looked up anew at each
- * poll, so a file renamed into place and a symbolic link switched (also of a directory above, as Kubernetes does it)
- * are changes. A file that changes while it is read is read again at the next poll.
+ * The files at `paths`, each of at most `maxBytes`. Every look goes by the paths anew, so a file renamed into place and
+ * a symbolic link switched (also of a directory above, as Kubernetes does it) are changes.
  */
+export function createFileSet({ paths, maxBytes }: FileSetOptions): FileSet {
+  let last: readonly string[] = [];
+  return Object.freeze({
+    async look() {
+      const before = await Promise.all(paths.map(findFile));
+      if (sameMarks(before, last)) return undefined;
+      const sights = await Promise.all(
+        before.map((found, index) => readFound(paths[index] ?? '', found, maxBytes)),
+      );
+      if (!sameMarks(await Promise.all(paths.map(findFile)), before.map(markOf))) return undefined;
+      // A file that stays unreadable looks changed each time.
+      if (sameMarks(sights, last)) return undefined;
+      last = sights.map(markOf);
+      return sights.map(({ event }) => event);
+    },
+  });
+}
+
+export type FileSetOptions = Readonly<{ paths: readonly string[]; maxBytes: number }>;
+
+export type FileWatchOptions = Readonly<{ path: string; pollMs: number; maxBytes: number; sleep: Sleep }>;
+
+/** Yields what `path` holds now and whenever that changes, until `signal` fires; see FileSet. */
 export async function* watchFile(options: FileWatchOptions, signal: AbortSignal): AsyncIterable<FileEvent> {
-  let last = '';
+  const file = createFileSet({ paths: [options.path], maxBytes: options.maxBytes });
   while (!signal.aborted) {
-    const { mark, event } = await look(options, last);
-    if (event !== undefined) {
-      last = mark;
-      yield event;
-    }
+    yield* (await file.look()) ?? [];
     try {
       await options.sleep(options.pollMs, signal);
     } catch (error) {
@@ -32,41 +57,63 @@ export async function* watchFile(options: FileWatchOptions, signal: AbortSignal)
   }
 }
 
-/** Reads the file if it is not as `last` says; no event when it is, or is just being written. */
-async function look(options: FileWatchOptions, last: string): Promise<{ mark: string; event?: FileEvent }> {
+/** `mark` differs whenever the file does. */
+type Marked = Readonly<{ mark: string }>;
+type Found = Marked & Readonly<{ size: number; mode: number } | { error: unknown }>;
+
+async function findFile(path: string): Promise<Found> {
   try {
-    const before = await markOf(options.path);
-    if (before.mark === last) return { mark: last };
-    if (before.size > options.maxBytes) {
-      const message = `${options.path} is larger than ${options.maxBytes} bytes`;
-      return { mark: before.mark, event: { kind: 'unreadable', message } };
-    }
-    const bytes = await readFile(options);
-    const after = await markOf(options.path);
-    return after.mark === before.mark
-      ? { mark: after.mark, event: { kind: 'content', bytes } }
-      : { mark: last };
+    const found = await stat(path, { bigint: true });
+    if (!found.isFile()) throw new MalformedError('not a regular file');
+    const { dev, ino, size, mode, mtimeNs, ctimeNs } = found;
+    const mark = [dev, ino, size, mtimeNs, ctimeNs].join(' ');
+    return { mark, size: Number(size), mode: Number(mode) & 0o7777 };
   } catch (error) {
-    const errno = errnoOf(error) ?? 'error';
-    const mark = `failed ${errno}`;
-    if (mark === last) return { mark };
-    if (errno === 'ENOENT' || errno === 'ENOTDIR') return { mark, event: { kind: 'missing' } };
-    return {
-      mark,
-      event: { kind: 'unreadable', message: `${options.path} cannot be read: ${messageOf(error)}` },
-    };
+    return failed(error);
   }
 }
 
-async function markOf(path: string): Promise<{ mark: string; size: number }> {
-  const found = await stat(path, { bigint: true });
-  if (!found.isFile()) throw new MalformedError('not a regular file');
-  const { dev, ino, size, mtimeNs, ctimeNs } = found;
-  return { mark: [dev, ino, size, mtimeNs, ctimeNs].join(' '), size: Number(size) };
+async function readFound(
+  path: string,
+  found: Found,
+  maxBytes: number,
+): Promise<Marked & { event: FileEvent }> {
+  if ('error' in found) return { mark: found.mark, event: failureEvent(path, found.error) };
+  const { mark, size, mode } = found;
+  if (size > maxBytes) {
+    return { mark, event: { kind: 'unreadable', message: `${path} is larger than ${maxBytes} bytes` } };
+  }
+  try {
+    return { mark, event: { kind: 'content', bytes: await readBounded(path, maxBytes), mode } };
+  } catch (error) {
+    return { mark: failed(error).mark, event: failureEvent(path, error) };
+  }
+}
+
+function failureEvent(path: string, error: unknown): FileEvent {
+  const errno = errnoOf(error);
+  if (errno === 'ENOENT' || errno === 'ENOTDIR') return { kind: 'missing' };
+  const message =
+    errno === 'EACCES' || errno === 'EPERM'
+      ? `${path} may not be read by this process (${errno}): check owner and mode of the file and of the directories above it`
+      : `${path} cannot be read: ${messageOf(error)}`;
+  return { kind: 'unreadable', message };
+}
+
+function failed(error: unknown) {
+  return { mark: `failed ${errnoOf(error) ?? 'error'}`, error };
+}
+
+function markOf({ mark }: Marked): string {
+  return mark;
+}
+
+function sameMarks(marked: readonly Marked[], marks: readonly string[]): boolean {
+  return marked.length === marks.length && marked.every(({ mark }, index) => mark === marks[index]);
 }
 
 /** Bounded, because the size seen before may be outdated. */
-async function readFile({ path, maxBytes }: FileWatchOptions): Promise<Buffer> {
+async function readBounded(path: string, maxBytes: number): Promise<Buffer> {
   const file = await open(path, 'r');
   try {
     const chunks: Buffer[] = [];

@@ -3,7 +3,7 @@ import { chmod, mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { AbortedError } from '../../../src/runtime/errors.ts';
-import { watchFile } from '../../../src/runtime/file-watch.ts';
+import { createFileSet, watchFile } from '../../../src/runtime/file-watch.ts';
 import { tempDirectory } from '../../support/process.ts';
 
 type Watch = Readonly<{
@@ -88,4 +88,70 @@ test('a directory, a file without permission and one that is too large are unrea
   if (process.getuid?.() === 0) return; // root reads everything
   await chmod(path, 0);
   assert.deepEqual(await poll(), ['unreadable']);
+});
+
+test('files that Kubernetes swaps behind ..data are seen all old or all new', async (t) => {
+  const directory = await tempDirectory(t);
+  const publish = async (version: string): Promise<void> => {
+    await mkdir(join(directory, version));
+    for (const name of ['one', 'two']) await writeFile(join(directory, version, name), version);
+    await symlink(version, join(directory, '..data_tmp'));
+    await rename(join(directory, '..data_tmp'), join(directory, '..data'));
+  };
+  await publish('v1');
+  for (const name of ['one', 'two']) await symlink(join('..data', name), join(directory, name));
+  const set = createFileSet({ paths: ['one', 'two'].map((name) => join(directory, name)), maxBytes: 100 });
+  const contents = async (): Promise<readonly string[] | undefined> =>
+    (await set.look())?.map((event) => (event.kind === 'content' ? event.bytes.toString() : event.kind));
+  assert.deepEqual(await contents(), ['v1', 'v1']);
+  assert.equal(await contents(), undefined);
+  await publish('v2');
+  assert.deepEqual(await contents(), ['v2', 'v2']);
+  await rm(join(directory, 'one'));
+  assert.deepEqual(await contents(), ['missing', 'v2']);
+  assert.equal(await contents(), undefined);
+});
+
+test('a set is never a mixture of two publications, however they fall into a look', async (t) => {
+  const directory = await tempDirectory(t);
+  const names = Array.from({ length: 8 }, (_, index) => `file${index}`);
+  const paths = names.map((name) => join(directory, name));
+  // A version never comes back, as in life: one that did could stand before and after another.
+  const versions = Array.from({ length: 300 }, (_, index) => `v${index}`);
+  for (const version of versions) {
+    await mkdir(join(directory, version));
+    for (const name of names) await writeFile(join(directory, version, name), version);
+  }
+  const publish = async (version: string): Promise<void> => {
+    await symlink(version, join(directory, 'next'));
+    await rename(join(directory, 'next'), join(directory, '..data'));
+  };
+  await publish('v0');
+  for (const [index, path] of paths.entries()) await symlink(join('..data', names[index] ?? ''), path);
+  let publishing = true;
+  const publisher = (async () => {
+    for (const version of versions.slice(1)) await publish(version);
+    publishing = false;
+  })();
+  const set = createFileSet({ paths, maxBytes: 100 });
+  while (publishing) {
+    const events = (await set.look()) ?? [];
+    const held = events.map((event) => (event.kind === 'content' ? event.bytes.toString() : event.kind));
+    assert.ok(new Set(held).size <= 1, held.join());
+  }
+  await publisher;
+});
+
+test('it gives the permission bits, and says what to do where permission is missing', async (t) => {
+  const { directory, path } = await watch(t);
+  await writeFile(path, 'x', { mode: 0o640 });
+  const [event] = (await createFileSet({ paths: [path], maxBytes: 100 }).look()) ?? [];
+  assert.equal(event?.kind === 'content' && event.mode, 0o640);
+  if (process.getuid?.() === 0) return; // root reads everything
+  await chmod(path, 0);
+  const [refused] = (await createFileSet({ paths: [join(directory, 'file')], maxBytes: 100 }).look()) ?? [];
+  assert.match(
+    refused?.kind === 'unreadable' ? refused.message : '',
+    /may not be read .* check owner and mode/,
+  );
 });
