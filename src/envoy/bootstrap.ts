@@ -3,6 +3,7 @@ import { formatYaml } from '../config/yaml.ts';
 import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';
 import type { HostPort } from '../runtime/socket-address.ts';
 import { plainCluster, sidecarCluster, socketAddress, type Target, tlsCluster } from './cluster.ts';
+import { connectionAge } from './connection-age.ts';
 import { httpAuthzFilter, tcpAuthzFilter } from './ext-authz.ts';
 import { type Json, typed } from './json.ts';
 import { downstreamTls, type PeerPattern, type TlsOptions, upstreamTls } from './tls-context.ts';
@@ -76,7 +77,8 @@ function clusters(config: Config, options: BootstrapOptions): readonly Json[] {
   const { listen } = config.extAuthz;
   if (options.mode === 'client') {
     const tls = upstreamTls(tlsOptions(config, options));
-    return [...own, tlsCluster(upstream, options.upstream, options.protocol === 'http', tls)];
+    const http = options.protocol === 'http' ? connectionAge(config, 'client') : undefined;
+    return [...own, tlsCluster(upstream, options.upstream, http, tls)];
   }
   if (listen !== undefined) own.push(sidecarCluster(sidecarAuthz, listen));
   return [...own, plainCluster(upstream, options.upstream, options.upstreamHttp2 ?? false)];
@@ -87,7 +89,12 @@ function serverListener(config: Config, options: BootstrapOptions): Json {
   const authz = listen === undefined ? sidecar : sidecarAuthz;
   const filters =
     options.protocol === 'http'
-      ? [httpManager('ingress', enabled ? [httpAuthzFilter(config, authz)] : [], inboundHttp)]
+      ? [
+          httpManager('ingress', enabled ? [httpAuthzFilter(config, authz)] : [], {
+            ...inboundHttp,
+            ...connectionAge(config, 'server'),
+          }),
+        ]
       : [...(enabled ? [tcpAuthzFilter(config, authz)] : []), tcpProxy('ingress')];
   return listener('ingress', options.listener, {
     transport_socket: downstreamTls(tlsOptions(config, options)),

@@ -25,10 +25,15 @@ export function plainCluster(name: string, target: Target, http2: boolean): Json
   return cluster(name, target, http2 ? { explicit_http_config: { http2_protocol_options: {} } } : undefined);
 }
 
-/** A cluster behind TLS; over HTTP both versions are offered and ALPN decides. */
-export function tlsCluster(name: string, target: Target, http: boolean, transportSocket: Json): Json {
-  const options = { auto_config: { http_protocol_options: {}, http2_protocol_options: {} } };
-  return { ...cluster(name, target, http ? options : undefined), transport_socket: transportSocket };
+/** A cluster behind TLS; over HTTP, with `http` as options, both versions are offered and ALPN decides. */
+export function tlsCluster(
+  name: string,
+  target: Target,
+  http: Json | undefined,
+  transportSocket: Json,
+): Json {
+  const options = http && { ...http, auto_config: { http_protocol_options: {}, http2_protocol_options: {} } };
+  return { ...cluster(name, target, options), transport_socket: transportSocket };
 }
 
 export function socketAddress({ host, port }: HostPort): Json {

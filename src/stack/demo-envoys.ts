@@ -19,7 +19,7 @@ export function serverBootstrap(config: Config, place: EnvoyPlace, upstreamPort:
 
 /**
  * The Envoy beside a caller, as `svidecar bootstrap` would have it, but that it ends a connection after 20 requests: the
- * demo wants handshakes while certificates rotate, and Envoy would otherwise keep one connection for ever.
+ * demo wants many handshakes while certificates rotate.
  */
 export function clientBootstrap(config: Config, place: EnvoyPlace, server: EnvoyPlace): Json {
   const built = bootstrap(config, place, {
@@ -30,7 +30,11 @@ export function clientBootstrap(config: Config, place: EnvoyPlace, server: Envoy
   return withUpstream(built, (cluster) => {
     const name = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions';
     const options = objectAt(objectAt(cluster, 'typed_extension_protocol_options'), name);
-    const limited = { ...options, common_http_protocol_options: { max_requests_per_connection: 20 } };
+    const common = objectAt(options, 'common_http_protocol_options');
+    const limited = {
+      ...options,
+      common_http_protocol_options: { ...common, max_requests_per_connection: 20 },
+    };
     return { ...cluster, typed_extension_protocol_options: { [name]: limited } };
   });
 }

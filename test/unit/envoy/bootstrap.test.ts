@@ -182,6 +182,30 @@ describe('bootstrap of a client', () => {
   });
 });
 
+describe('connections in a bootstrap', () => {
+  const age = (text: string, options: BootstrapOptions): unknown =>
+    one(buildBootstrap(config(text), options), 'max_connection_duration');
+
+  it('end long before the certificates of their handshake, those of a client first', () => {
+    assert.equal(age('', server), '600s');
+    assert.equal(age('', client), '450s');
+  });
+
+  it('end within a quarter of the life of an SVID where the config says how long that is', () => {
+    const dev = (ttl: string): string => `identity: {source: dev, dev: {svid_ttl: ${ttl}}}`;
+    assert.equal(age(dev('16s'), server), '4s');
+    assert.equal(age(dev('16s'), client), '3s');
+    assert.equal(age(dev('24h'), server), '600s');
+  });
+
+  it('have no bound over TCP, where only the first byte is checked', () => {
+    for (const options of [server, client]) {
+      const bootstrap = buildBootstrap(config(''), { ...options, protocol: 'tcp' });
+      assert.deepEqual(under(bootstrap, 'max_connection_duration'), []);
+    }
+  });
+});
+
 describe('SDS in a bootstrap', () => {
   it('is asked as state of the world or as delta, and sends the node once a stream', () => {
     for (const [sds, apiType] of [
