@@ -6,6 +6,7 @@ import type { Task } from '../runtime/tasks.ts';
 import { type TrustSnapshot, usableSvids } from '../trust/snapshot.ts';
 import type { TrustStore, TrustUpdate } from '../trust/store.ts';
 import { createDevSource } from '../workload/dev.ts';
+import { createFilesSource } from '../workload/files.ts';
 import type { IdentitySource, WatchEvent } from '../workload/identity-source.ts';
 import type { WorkloadMeter } from '../workload/meter.ts';
 import { createWorkloadApiSource } from '../workload/workload-api.ts';
@@ -21,7 +22,11 @@ export async function createConfiguredSource(
   config: Config,
   deps: { now: () => number; sleep: Sleep; random: () => number; log: Logger; meter: WorkloadMeter },
 ): Promise<ConfiguredSource> {
-  const { dev, workloadApi } = config.identity;
+  const { dev, files, workloadApi } = config.identity;
+  if (files !== undefined) {
+    const source = createFilesSource({ files, ...deps });
+    return { source, tasks: [(signal) => source.run(signal)] };
+  }
   if (dev === undefined) {
     return { source: createWorkloadApiSource({ address: workloadApi.address, ...deps }), tasks: [] };
   }
@@ -49,8 +54,10 @@ export function createFeed(options: {
   onPermissionDenied: 'drop' | 'keep';
   now: () => number;
   log: Logger;
+  /** Told after each X.509 event: what is wrong, or undefined. */
+  onProblem?: (problem: AppError | undefined) => void;
 }): Feed {
-  const { source, store, onPermissionDenied, now, log } = options;
+  const { source, store, onPermissionDenied, now, log, onProblem } = options;
   let x509: AppError | undefined;
 
   function apply(update: TrustUpdate): AppError | undefined {
@@ -79,6 +86,7 @@ export function createFeed(options: {
       async (signal) => {
         for await (const event of source.watchX509(signal)) {
           x509 = take(event, (context) => ({ kind: 'x509', context }), { kind: 'x509_revoked' });
+          onProblem?.(x509);
         }
       },
       async (signal) => {

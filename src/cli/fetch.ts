@@ -1,4 +1,5 @@
 import type { Clock } from '../app/authorization.ts';
+import type { Environment } from '../config/environment.ts';
 import { withDeadline } from '../runtime/abort.ts';
 import { ConfigError, messageOf, UnavailableError } from '../runtime/errors.ts';
 import { silentLogger } from '../runtime/log.ts';
@@ -90,7 +91,11 @@ async function once<T>(
   flags: Pick<FetchFlags, 'workloadApi' | 'timeoutMs'>,
   ask: (source: IdentitySource, signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
-  const { config } = await readConfig(undefined, { 'workload-api': flags.workloadApi }, io.env);
+  const { config } = await readConfig(
+    undefined,
+    { 'workload-api': flags.workloadApi },
+    withoutSource(io.env),
+  );
   const { address } = config.identity.workloadApi;
   const source = createWorkloadApiSource({
     address,
@@ -109,6 +114,12 @@ async function once<T>(
   } finally {
     stop.abort();
   }
+}
+
+/** Where `run` takes its identity from is another question: this command always asks the Workload API. */
+function withoutSource(env: Environment): Environment {
+  const { TLS_MODE: _, SVIDECAR_IDENTITY_SOURCE: __, ...rest } = env;
+  return rest;
 }
 
 async function firstUpdate<T>(events: AsyncIterable<WatchEvent<T>>): Promise<T> {

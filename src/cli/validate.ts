@@ -1,9 +1,10 @@
 import { type Clock, type ConfiguredEngine, createConfiguredEngine } from '../app/authorization.ts';
-import type { Config } from '../config/config.ts';
+import type { Config, FilesIdentityConfig } from '../config/config.ts';
 import { describeConfig } from '../config/load.ts';
 import type { PolicyMeter } from '../policy/opa-wasm.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { silentLogger } from '../runtime/log.ts';
+import { readIdentityFiles } from '../workload/files.ts';
 import { type CheckedConfig, type ConfigFlags, readConfig } from './config-file.ts';
 import { firstIdentity } from './first-identity.ts';
 import { type CliOptions, type ExitCode, printLine } from './io.ts';
@@ -20,14 +21,18 @@ export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlag
   const checked = await readConfig(flags.config, flags, io.env);
   const { config, options, warnings } = checked;
   for (const warning of warnings) printLine(io.stderr, `warning: ${warning}`);
-  const { extAuthz } = config;
+  const { extAuthz, identity } = config;
   // How fast OPA answers is not the question here, whether it does is.
   const patient = { ...config, policy: { ...config.policy, timeoutMs: flags.timeoutMs } };
   const engine = extAuthz.enabled
     ? createConfiguredEngine(patient, { clock, log: silentLogger, meter: silentPolicyMeter })
     : undefined;
   try {
-    if (engine?.kind === 'wasm') await checkBundle(engine, checked, io.signal);
+    const problems = [
+      ...(identity.files === undefined ? [] : await checkFiles(io, identity.files, clock.now())),
+      ...(engine?.kind === 'wasm' ? await checkBundle(engine, checked, io.signal) : []),
+    ];
+    if (problems.length > 0) throw new ConfigError(problems);
     printLine(io.stdout, describeConfig(options));
     return flags.online ? await tryPeers(io, clock, config, engine, flags.timeoutMs) : 0;
   } finally {
@@ -40,20 +45,35 @@ async function checkBundle(
   { engine }: Extract<ConfiguredEngine, { kind: 'wasm' }>,
   { queries }: CheckedConfig,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<readonly ConfigProblem[]> {
   try {
     await engine.load(signal);
   } catch (error) {
-    throw new ConfigError([{ path: 'policy.bundle.file', message: messageOf(error) }]);
+    return [{ path: 'policy.bundle.file', message: messageOf(error) }];
   }
   const entrypoints = engine.entrypoints();
-  const problems = queries.paths
+  return queries.paths
     .filter((path) => !entrypoints.includes(path))
     .map((path): ConfigProblem => {
       const message = `has no entry point ${path}, which ext_authz asks for; it has ${entrypoints.join(', ')}`;
       return { path: 'policy.bundle.file', message };
     });
-  if (problems.length > 0) throw new ConfigError(problems);
+}
+
+/** The identity files must hold an identity; what is odd but works is a warning. */
+async function checkFiles(
+  io: CliOptions,
+  files: FilesIdentityConfig,
+  now: number,
+): Promise<readonly ConfigProblem[]> {
+  try {
+    const { warnings } = await readIdentityFiles(files, now);
+    for (const warning of warnings) printLine(io.stderr, `warning: ${warning}`);
+    return [];
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
 }
 
 async function tryPeers(

@@ -2,7 +2,7 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { HostPort, SocketAddress } from '../runtime/socket-address.ts';
 import type { IdPattern } from '../spiffe/match.ts';
-import { parseSpiffeId, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
+import { parseSpiffeId, parseTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { Options } from './schema.ts';
 
 /** Data as JSON has it. */
@@ -25,13 +25,23 @@ export type DevIdentityConfig = Readonly<{
   serveWorkloadApi: SocketAddress | undefined;
 }>;
 
+/** An identity in files; paths as they are opened. */
+export type FilesIdentityConfig = Readonly<{
+  certificate: string;
+  privateKey: string;
+  bundle: string;
+  federatedBundles: readonly Readonly<{ trustDomain: TrustDomain; file: string }>[];
+}>;
+
 export type IdentityConfig = Readonly<{
-  source: 'workload_api' | 'dev';
+  source: 'workload_api' | 'files' | 'dev';
   workloadApi: Readonly<{
     /** As written; the workload room reads it by the rules of the standard. */
     address: string;
     onPermissionDenied: 'drop' | 'keep';
   }>;
+  /** Set exactly when `source` is files. */
+  files: FilesIdentityConfig | undefined;
   /** Set exactly when `source` is dev. */
   dev: DevIdentityConfig | undefined;
 }>;
@@ -43,6 +53,7 @@ export type SdsConfig = Readonly<{
   defaultAllBundlesName: string;
   spiffeValidator: boolean;
   defaultSvidHint: string | undefined;
+  jwtAudiences: readonly string[];
   unknownNames: 'wait' | 'reject';
 }>;
 
@@ -103,7 +114,7 @@ export type Config = Readonly<{
   sds: SdsConfig;
   extAuthz: ExtAuthzConfig;
   policy: PolicyConfig;
-  admin: Readonly<{ listen: HostPort; probeListen: HostPort | undefined }>;
+  admin: Readonly<{ listen: HostPort; allowJwtSvid: boolean; probeListen: HostPort | undefined }>;
   decisionLog: Readonly<{ console: boolean; mask: readonly string[] }>;
   log: Readonly<{ level: 'debug' | 'info' | 'warn' | 'error' }>;
 }>;
@@ -118,6 +129,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
         address: identity.workload_api.address,
         onPermissionDenied: identity.workload_api.on_permission_denied,
       },
+      files: identity.source === 'files' ? filesOf(identity.files, configPath) : undefined,
       dev: identity.source === 'dev' ? devOf(identity.dev) : undefined,
     },
     trustDomain: options.trust_domain,
@@ -130,6 +142,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       defaultAllBundlesName: sds.default_all_bundles_name,
       spiffeValidator: sds.spiffe_validator,
       defaultSvidHint: sds.default_svid_hint,
+      jwtAudiences: sds.jwt_audiences,
       unknownNames: sds.unknown_names,
     },
     extAuthz: {
@@ -170,10 +183,30 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       opa: { url: policy.opa.url },
       bundle: policy.bundle && { file: resolveFile(policy.bundle.file, configPath) },
     },
-    admin: { listen: admin.listen, probeListen: admin.probe_listen },
+    admin: {
+      listen: admin.listen,
+      allowJwtSvid: admin.allow_jwt_svid,
+      probeListen: admin.probe_listen,
+    },
     decisionLog: { console: decisionLog.console, mask: decisionLog.mask },
     log: { level: options.log.level },
   });
+}
+
+function filesOf(
+  files: Options['identity']['files'],
+  configPath: string | undefined,
+): FilesIdentityConfig | undefined {
+  if (files === undefined) return undefined;
+  return {
+    certificate: resolveFile(files.certificate, configPath),
+    privateKey: resolveFile(files.private_key, configPath),
+    bundle: resolveFile(files.bundle, configPath),
+    federatedBundles: Object.entries(files.federated_bundles).map(([name, file]) => ({
+      trustDomain: parseTrustDomain(name),
+      file: resolveFile(file, configPath),
+    })),
+  };
 }
 
 function devOf(dev: Options['identity']['dev']): DevIdentityConfig {

@@ -3,8 +3,6 @@
  * ignored: an operator who writes `rate_limit` must not believe to be protected by it. `[]` stands for any list item.
  */
 const laterKeys: ReadonlySet<string> = new Set([
-  'identity.files',
-  'sds.jwt_audiences',
   'ext_authz.queries[].cache_key',
   'ext_authz.peer.trust_xfcc',
   'ext_authz.peer.jwt_svid',
@@ -26,7 +24,6 @@ const laterKeys: ReadonlySet<string> = new Set([
   'policy.bundle.persist_dir',
   'federation',
   'outputs',
-  'admin.allow_jwt_svid',
   'decision_log.service',
   'decision_log.sample',
 ]);
@@ -38,7 +35,5 @@ export function isLaterKey(path: string): boolean {
 
 /** True for a value of a known key that a later version of the program will know. */
 export function isLaterValue(path: string, value: unknown): boolean {
-  return (
-    (path === 'identity.source' && value === 'files') || (path === 'policy.bundle' && Array.isArray(value))
-  );
+  return path === 'policy.bundle' && Array.isArray(value);
 }

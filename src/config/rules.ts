@@ -1,5 +1,5 @@
 import type { ConfigProblem } from '../runtime/errors.ts';
-import { formatHostPort, type HostPort, type SocketAddress } from '../runtime/socket-address.ts';
+import { formatHostPort, type HostPort, isLoopback, type SocketAddress } from '../runtime/socket-address.ts';
 import { trustDomainOf } from '../spiffe/spiffe-id.ts';
 import type { Options } from './schema.ts';
 import { formatSize } from './units.ts';
@@ -13,6 +13,19 @@ const rules: readonly Rule[] = [
     check: ({ identity }) =>
       identity.dev !== undefined && identity.source !== 'dev'
         ? [{ path: 'identity.dev', message: 'is an embedded CA and only allowed with identity.source: dev' }]
+        : [],
+  },
+  {
+    reads: ['identity.source', 'identity.files'],
+    check: ({ identity }) =>
+      identity.source === 'files' && identity.files === undefined
+        ? [
+            {
+              path: 'identity.files',
+              message:
+                'is required with identity.source: files (TLS_MODE=file): certificate, private_key and bundle',
+            },
+          ]
         : [],
   },
   {
@@ -71,6 +84,18 @@ const rules: readonly Rule[] = [
     check: ({ policy, ext_authz }) =>
       ext_authz.enabled && policy.engine === 'wasm' && policy.bundle === undefined
         ? [{ path: 'policy.bundle.file', message: 'is required with policy.engine: wasm' }]
+        : [],
+  },
+  {
+    reads: ['admin.listen', 'admin.allow_jwt_svid'],
+    check: ({ admin }) =>
+      admin.allow_jwt_svid && !isLoopback(admin.listen.host)
+        ? [
+            {
+              path: 'admin.allow_jwt_svid',
+              message: `must be false, because admin.listen (${formatHostPort(admin.listen)}) is not on loopback`,
+            },
+          ]
         : [],
   },
   {

@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { messageOf } from '../runtime/errors.ts';
+import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import {
   checked,
   duration,
@@ -26,11 +28,23 @@ const pointer = () =>
 
 const inputShape = () => z.enum(['envoy', 'agentvault', 'agentweave']);
 
+function checkTrustDomains(files: Readonly<Record<string, string>>, context: z.RefinementCtx): void {
+  for (const key of Object.keys(files)) {
+    try {
+      if (parseTrustDomain(key) !== key) throw new Error('must be a bare name, without spiffe://');
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: messageOf(error), path: [key] });
+    }
+  }
+}
+
 const identity = z.strictObject({
   source: z
-    .enum(['workload_api', 'dev'])
+    .enum(['workload_api', 'files', 'dev'])
     .default('workload_api')
-    .describe('Where SVIDs and bundles come from: a SPIFFE Workload API, or an embedded CA for development.'),
+    .describe(
+      'Where SVIDs and bundles come from: a SPIFFE Workload API, files that somebody else writes, or an embedded CA for development. The variable TLS_MODE (`spiffe` or `file`) overrides it.',
+    ),
   workload_api: z
     .strictObject({
       address: endpointAddress()
@@ -46,6 +60,26 @@ const identity = z.strictObject({
         ),
     })
     .prefault({}),
+  files: z
+    .strictObject({
+      certificate: file().describe(
+        'The X.509-SVID in PEM, leaf first. All these files are watched, and taken together once key and certificate match.',
+      ),
+      private_key: file().describe(
+        'Its key in PEM: PKCS#8, or the traditional form of an EC or RSA key; not encrypted.',
+      ),
+      bundle: file().describe(
+        'The bundle of the own trust domain: PEM, or a SPIFFE bundle document, which has JWT authorities, too.',
+      ),
+      federated_bundles: z
+        .record(z.string(), file())
+        .superRefine(checkTrustDomains)
+        .default({})
+        .describe(
+          'The bundles of other trust domains, by the name of the domain: PEM or SPIFFE bundle document.',
+        ),
+    })
+    .optional(),
   dev: z
     .strictObject({
       trust_domain: trustDomain().prefault('dev.local').describe('The trust domain of the embedded CA.'),
@@ -84,6 +118,13 @@ const sds = z.strictObject({
   default_svid_hint: name()
     .optional()
     .describe('Picks the default SVID by its hint; without it the first SVID is the default.'),
+  jwt_audiences: z
+    .array(name())
+    .max(100)
+    .default([])
+    .describe(
+      'Audiences for which a JWT-SVID of the default identity is served, as the generic secret `jwt:AUDIENCE`.',
+    ),
   unknown_names: z
     .enum(['wait', 'reject'])
     .default('wait')
@@ -252,6 +293,10 @@ export const schema = z.strictObject({
   admin: z
     .strictObject({
       listen: hostPort().prefault('127.0.0.1:9902').describe('The admin HTTP server.'),
+      allow_jwt_svid: z
+        .boolean()
+        .default(false)
+        .describe('Gives JWT-SVIDs of the default identity to every client of a loopback admin server.'),
       probe_listen: hostPort()
         .optional()
         .describe('A second server with /live, /ready, /health and /metrics only, for kubelets.'),

@@ -53,7 +53,11 @@ describe('loadConfig', () => {
       opa: { url: 'http://127.0.0.1:8181' },
       bundle: undefined,
     });
-    assert.deepEqual(config.admin, { listen: { host: '127.0.0.1', port: 9902 }, probeListen: undefined });
+    assert.deepEqual(config.admin, {
+      listen: { host: '127.0.0.1', port: 9902 },
+      allowJwtSvid: false,
+      probeListen: undefined,
+    });
     assert.deepEqual(config.log, { level: 'info' });
   });
 
@@ -114,9 +118,58 @@ describe('loadConfig', () => {
     const { config } = load(text, { env: { SPIFFE_TRUST_DOMAIN: 'env.example', TLS_MODE: 'spiffe' } });
     assert.equal(config.trustDomain, 'env.example');
     assert.equal(config.identity.source, 'workload_api');
+    const files = 'files: {certificate: a, private_key: b, bundle: c}';
+    const both = `identity: {source: workload_api, ${files}}`;
+    assert.equal(load(both).config.identity.source, 'workload_api');
+    assert.equal(load(both).config.identity.files, undefined);
+    const switched = load(both, { env: { TLS_MODE: 'file' } }).config.identity;
+    assert.equal(switched.source, 'files');
+    assert.equal(switched.files?.privateKey, '/etc/svidecar/b');
     assert.deepEqual(problemsOf('', { env: { TLS_MODE: 'file' } }), [
-      'identity.source: files is not supported by this version (from TLS_MODE)',
+      'identity.files: is required with identity.source: files (TLS_MODE=file): certificate, private_key and bundle',
     ]);
+    assert.deepEqual(problemsOf(both, { env: { TLS_MODE: 'files' } }), [
+      'identity.source: TLS_MODE must be spiffe or file, not "files"',
+    ]);
+  });
+
+  it('takes identity files from the file and its folder, or from variables', () => {
+    const text = `identity:
+  source: files
+  files: {certificate: svid.pem, private_key: /abs/svid.key, bundle: b.json, federated_bundles: {partner.example: p.pem}}`;
+    assert.deepEqual(load(text, { path: '/etc/svidecar/config.yaml' }).config.identity.files, {
+      certificate: '/etc/svidecar/svid.pem',
+      privateKey: '/abs/svid.key',
+      bundle: '/etc/svidecar/b.json',
+      federatedBundles: [{ trustDomain: 'partner.example', file: '/etc/svidecar/p.pem' }],
+    });
+    const env = {
+      TLS_MODE: 'file',
+      SVIDECAR_IDENTITY_FILES_CERTIFICATE: '/c',
+      SVIDECAR_IDENTITY_FILES_PRIVATE_KEY: '/k',
+      SVIDECAR_IDENTITY_FILES_BUNDLE: '/b',
+    };
+    assert.equal(load('', { env }).config.identity.files?.bundle, '/b');
+    assert.deepEqual(
+      problemsOf(
+        'identity: {source: files, files: {certificate: a, federated_bundles: {Partner: p, "spiffe://x.example": q, y.example: 5}}}',
+      ),
+      [
+        'identity.files.private_key: is required',
+        'identity.files.bundle: is required',
+        'identity.files.federated_bundles.y.example: must be text: a file such as bundle.tar.gz',
+      ],
+    );
+    const names = 'certificate: a, private_key: b, bundle: c';
+    assert.deepEqual(
+      problemsOf(
+        `identity: {source: files, files: {${names}, federated_bundles: {Partner: p, "spiffe://x.example": q}}}`,
+      ),
+      [
+        'identity.files.federated_bundles.Partner: trust domain contains upper case',
+        'identity.files.federated_bundles.spiffe://x.example: must be a bare name, without spiffe://',
+      ],
+    );
   });
 
   it('reports every problem at once, each with its key path', () => {
@@ -124,7 +177,7 @@ describe('loadConfig', () => {
       `listne: x
 listen: tcp://0.0.0.0:99
 listen_mode: 0660
-identity: {source: files, files: {}}
+identity: {source: files, files: {certificate: a, private_key: b, bundle: c, cert: d}}
 sds: {default_svid_name: ALL}
 ext_authz:
   rate_limit: {requests_per_second: 5}
@@ -149,8 +202,7 @@ admin: 5
       'ext_authz.queries[0].match.method: must be a list',
       'ext_authz.queries[1]: must be a section with keys of its own',
       'ext_authz.rate_limit: is not supported by this version',
-      'identity.files: is not supported by this version',
-      'identity.source: files is not supported by this version',
+      'identity.files.cert: is not a known key; known here: certificate, private_key, bundle, federated_bundles',
       'listen: must be on loopback when it is tcp, such as tcp://127.0.0.1:9901',
       'listen_mode: must be text: a file mode such as "0660"',
       'listne: is not a known key; did you mean listen?',
