@@ -6,11 +6,12 @@ import {
   type Catalog,
   type CatalogOptions,
   createCatalog,
+  type JwtSvidsByAudience,
   noKnownDomains,
   rememberDomains,
 } from './resources.ts';
 
-/** Gives the catalog of the current snapshot, made once for all streams. */
+/** Gives the catalog of the current snapshot and JWT-SVIDs, made once for all streams. */
 export interface Catalogs {
   current(): Catalog;
 }
@@ -20,18 +21,20 @@ const standInTtlMs = 10 * 365 * 24 * 3600 * 1000;
 /** `now` in milliseconds dates the stand-in authority, whose key is dropped as soon as it has signed itself. */
 export async function createCatalogs(
   snapshots: SnapshotReader,
+  jwtSvids: () => JwtSvidsByAudience,
   options: CatalogOptions,
   now: number,
 ): Promise<Catalogs> {
   const unsatisfiable = await createStandIn(now);
   let known = noKnownDomains;
-  let latest: { snapshot: TrustSnapshot; catalog: Catalog } | undefined;
+  let latest: { snapshot: TrustSnapshot; tokens: JwtSvidsByAudience; catalog: Catalog } | undefined;
 
   function current(): Catalog {
     const snapshot = snapshots.current();
-    if (latest?.snapshot !== snapshot) {
+    const tokens = jwtSvids();
+    if (latest?.snapshot !== snapshot || latest.tokens !== tokens) {
       known = rememberDomains(known, snapshot);
-      latest = { snapshot, catalog: createCatalog(snapshot, known, unsatisfiable, options) };
+      latest = { snapshot, tokens, catalog: createCatalog(snapshot, tokens, known, unsatisfiable, options) };
     }
     return latest.catalog;
   }

@@ -5,10 +5,10 @@ type Remedy = Readonly<{ reason: string; remedy: string }>;
 
 /** Why a name is not answered, and what an operator can do about it. */
 export function describeUnanswered({ reason, nameKind }: UnansweredNote): Remedy {
-  return reason === 'unknown' ? unknownNames[nameKind] : otherReasons[reason];
+  return reason === 'unknown' || reason === 'not_issued' ? unknownNames[nameKind] : otherReasons[reason];
 }
 
-const otherReasons: Readonly<Record<Exclude<Unanswered, 'unknown'>, Remedy>> = Object.freeze({
+const otherReasons: Readonly<Record<Exclude<Unanswered, 'unknown' | 'not_issued'>, Remedy>> = Object.freeze({
   expired: {
     reason: 'the SVID has expired',
     remedy: 'its source has to renew it: see that the Workload API is reachable',
@@ -45,8 +45,13 @@ const unknownNames: Readonly<Record<NameKind, Remedy>> = Object.freeze({
     reason: 'no SVID of this workload has that hint',
     remedy: 'give one of its registration entries that hint, or correct the name in the Envoy configuration',
   },
+  jwt_svid: {
+    reason: 'no JWT-SVID for that audience is held yet',
+    remedy: 'see that the Workload API gives this workload an identity and issues JWT-SVIDs to it',
+  },
   unknown: {
-    reason: 'the name is neither a configured one, nor hint:NAME, nor a SPIFFE ID',
-    remedy: 'correct it in the Envoy configuration, or set sds.default_svid_name and its siblings',
+    reason: 'the name is neither a configured one, nor hint:NAME, nor jwt:AUDIENCE, nor a SPIFFE ID',
+    remedy:
+      'correct it in the Envoy configuration, or set sds.default_svid_name and its siblings, or list the audience in sds.jwt_audiences',
   },
 });

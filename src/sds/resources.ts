@@ -1,10 +1,17 @@
 import { createHash } from 'node:crypto';
 import type { Certificate } from '../spiffe/certificate.ts';
+import type { JwtSvid } from '../spiffe/jwt-svid.ts';
 import { idOfTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import { type Aliases, type NameKind, parseResourceName } from './names.ts';
-import { encodeSpiffeValidator, encodeTlsCertificate, encodeTrustedCa, type Trust } from './secret.ts';
+import {
+  encodeGenericSecret,
+  encodeSpiffeValidator,
+  encodeTlsCertificate,
+  encodeTrustedCa,
+  type Trust,
+} from './secret.ts';
 
 /** One named secret, encoded once and shared by every stream it goes to. */
 export type Resource = Readonly<{
@@ -12,7 +19,7 @@ export type Resource = Readonly<{
   kind: NameKind;
   /** A digest of the content: equal content has an equal version, in every stream and every process. */
   version: string;
-  /** The Secret message. Holds a private key for an SVID: never logged. */
+  /** The Secret message. Holds a private key or a token for an SVID: never logged. */
   secret: Buffer;
   /** Milliseconds since the epoch; Infinity for bundles. */
   expiresAt: number;
@@ -45,6 +52,11 @@ export type CatalogOptions = Aliases &
     defaultSvidHint: string | undefined;
   }>;
 
+/** The JWT-SVIDs that may be served, by their audience. */
+export type JwtSvidsByAudience = ReadonlyMap<string, JwtSvid>;
+
+export const noJwtSvids: JwtSvidsByAudience = new Map();
+
 export const noKnownDomains: KnownDomains = Object.freeze({ own: undefined, all: new Set<TrustDomain>() });
 
 const maxKnownDomains = 4096;
@@ -60,18 +72,19 @@ export function rememberDomains(known: KnownDomains, snapshot: TrustSnapshot): K
 }
 
 /**
- * The resources of a snapshot; `known` includes its own domains (`rememberDomains`). `unsatisfiable` is the certificate
- * of an authority whose key nobody has: it stands in wherever an empty bundle would have to go out, because Envoy
- * refuses an empty one and keeps its old trust.
+ * The resources of a snapshot, with the JWT-SVIDs of its default identity; `known` includes its own domains
+ * (`rememberDomains`). `unsatisfiable` is the certificate of an authority whose key nobody has: it stands in wherever an
+ * empty bundle would have to go out, because Envoy refuses an empty one and keeps its old trust.
  */
 export function createCatalog(
   snapshot: TrustSnapshot,
+  jwtSvids: JwtSvidsByAudience,
   known: KnownDomains,
   unsatisfiable: Certificate,
   options: CatalogOptions,
 ): Catalog {
   const create = (spiffeValidator: boolean): ResourceView =>
-    createView({ snapshot, known, unsatisfiable, options, spiffeValidator });
+    createView({ snapshot, jwtSvids, known, unsatisfiable, options, spiffeValidator });
   const views = [create(false), create(true)] as const;
   return Object.freeze({
     ready: known.own !== undefined,
@@ -86,6 +99,7 @@ export function answerVersion(resources: readonly Resource[]): string {
 
 type ViewContext = Readonly<{
   snapshot: TrustSnapshot;
+  jwtSvids: JwtSvidsByAudience;
   known: KnownDomains;
   unsatisfiable: Certificate;
   options: CatalogOptions;
@@ -113,6 +127,7 @@ function createView(context: ViewContext): ResourceView {
     if (kind === 'default_svid')
       return svidResource(name, kind, defaultSvid(snapshot.svids, options.defaultSvidHint));
     if (kind === 'hint') return svidResource(name, kind, svidWithHint(snapshot.svids, parsed.hint));
+    if (kind === 'jwt_svid') return jwtSvidResource(context, name, parsed.audience);
     if (kind === 'spiffe_id') return svidResource(name, kind, svidsById.get(parsed.spiffeId));
     if (kind === 'default_bundle') return bundleResource(context, name, kind, context.known.own);
     if (kind === 'trust_domain') return bundleResource(context, name, kind, parsed.trustDomain);
@@ -133,7 +148,7 @@ function createView(context: ViewContext): ResourceView {
 }
 
 /** By hint there is no falling back: another identity than the one asked for is worse than none. */
-function defaultSvid(svids: readonly X509Svid[], hint: string | undefined): X509Svid | undefined {
+export function defaultSvid(svids: readonly X509Svid[], hint: string | undefined): X509Svid | undefined {
   return hint === undefined ? svids[0] : svidWithHint(svids, hint);
 }
 
@@ -151,6 +166,27 @@ function svidResource(name: string, kind: NameKind, svid: X509Svid | undefined):
     version: digest([name, 'svid', ...svid.chain.map((certificate) => certificate.fingerprint)]),
     secret: encodeTlsCertificate(name, svid),
     expiresAt: svid.chain[0].notAfter,
+    gone: false,
+  });
+}
+
+function jwtSvidResource(
+  { snapshot, jwtSvids, options }: ViewContext,
+  name: string,
+  audience: string,
+): Resource | undefined {
+  const jwtSvid = jwtSvids.get(audience);
+  const identity = defaultSvid(snapshot.svids, options.defaultSvidHint)?.spiffeId;
+  // Between two snapshots there may be a token of an identity that is the default no more.
+  if (jwtSvid === undefined || jwtSvid.spiffeId !== identity) return undefined;
+  const { token, expiresAt } = jwtSvid;
+  return Object.freeze({
+    name,
+    kind: 'jwt_svid',
+    // Versions are logged, so they are made of what is signed and not of the signature: that much proves nothing.
+    version: digest([name, 'jwt', token.slice(0, token.lastIndexOf('.'))]),
+    secret: encodeGenericSecret(name, token),
+    expiresAt,
     gone: false,
   });
 }

@@ -48,6 +48,11 @@ export function encodeSpiffeValidator(name: string, trust: Trust): Buffer {
   });
 }
 
+/** A Secret message with a token, as Envoy's credential injector puts it behind its `header_value_prefix`. */
+export function encodeGenericSecret(name: string, token: string): Buffer {
+  return secretCodec.encode({ name, genericSecret: { secret: { inlineString: token } } });
+}
+
 /** A Secret message with plain `trusted_ca`, for the authorities of one trust domain. */
 export function encodeTrustedCa(name: string, authorities: readonly Certificate[]): Buffer {
   return secretCodec.encode({

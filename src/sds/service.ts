@@ -5,6 +5,7 @@ import type { SnapshotReader } from '../trust/snapshot.ts';
 import { createCatalogs } from './catalogs.ts';
 import { describeClient, type SdsClient } from './clients.ts';
 import { type DeltaAnswer, initialDeltaState, stepDelta } from './delta-stream.ts';
+import type { ServedJwtSvids } from './jwt-svids.ts';
 import type { SdsMeter } from './meter.ts';
 import {
   type DeltaRequest,
@@ -13,7 +14,7 @@ import {
   defaultLimits,
   type SotwRequest,
 } from './requests.ts';
-import { answerVersion, type CatalogOptions, type Resource } from './resources.ts';
+import { answerVersion, type CatalogOptions, noJwtSvids, type Resource } from './resources.ts';
 import { encodeDeltaAnswer, encodeSotwAnswer } from './responses.ts';
 import { initialSotwState, type SotwAnswer, stepSotw } from './sotw-stream.ts';
 import type { Step, StreamEvent, StreamSettings, StreamState } from './stream.ts';
@@ -30,23 +31,25 @@ export type Sds = Readonly<{
 }>;
 
 /**
- * Envoy's SecretDiscoveryService, fed from `snapshots`. Streams may open before there is any identity: they wait for
+ * Envoy's SecretDiscoveryService, fed from `snapshots` and `jwtSvids`. Streams may open before there is any identity: they wait for
  * it. Secrets are encoded once for all streams of a snapshot.
  */
 export function createSdsService(deps: {
   snapshots: SnapshotReader;
+  /** Absent: no JWT-SVIDs are served. */
+  jwtSvids?: ServedJwtSvids | undefined;
   options: SdsOptions;
   log: Logger;
   meter: SdsMeter;
   now: () => number;
 }): Sds {
-  const { snapshots, options, now } = deps;
+  const { snapshots, jwtSvids, options, now } = deps;
   const settings: StreamSettings = Object.freeze({
     spiffeValidator: options.spiffeValidator,
     unknownNames: options.unknownNames,
     maxNames: defaultLimits.maxNames,
   });
-  const catalogsReady = createCatalogs(snapshots, options, now());
+  const catalogsReady = createCatalogs(snapshots, () => jwtSvids?.current() ?? noJwtSvids, options, now());
   const open = new Map<string, () => SdsClient>();
   const nextStreamId = createStreamIds();
 
@@ -64,7 +67,11 @@ export function createSdsService(deps: {
     report.opened();
     try {
       const catalogs = await catalogsReady;
-      for await (const event of mergeEvents(requests, (until) => snapshots.changes(until), signal)) {
+      const changes = (until: AbortSignal) => [
+        snapshots.changes(until),
+        ...(jwtSvids === undefined ? [] : [jwtSvids.changes(until)]),
+      ];
+      for await (const event of mergeEvents(requests, changes, signal)) {
         const result = step(state, { ...event, catalog: catalogs.current(), now: now() });
         state = result.state;
         report.notes(state, result.notes);

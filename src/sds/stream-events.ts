@@ -4,11 +4,12 @@ export type MergedEvent<R> = Readonly<{ kind: 'request'; request: R } | { kind: 
 /**
  * Merges a stream's requests with the changes of the snapshot. Whoever reads slowly finds at most one request (the next
  * is not pulled before) and one change waiting, however many there were. Ends with the requests or when `signal` fires;
- * throws what the requests throw. `subscribe` is given the signal that ends the changes.
+ * throws what the requests throw. `subscribe` is given the signal that ends the changes; it may name several things that
+ * change.
  */
 export async function* mergeEvents<R>(
   requests: AsyncIterable<R>,
-  subscribe: (signal: AbortSignal) => AsyncIterable<unknown>,
+  subscribe: (signal: AbortSignal) => readonly AsyncIterable<unknown>[],
   signal: AbortSignal,
 ): AsyncGenerator<MergedEvent<R>, void, void> {
   const stop = new AbortController();
@@ -33,8 +34,8 @@ export async function* mergeEvents<R>(
     ended = true;
   }
 
-  async function pullChanges(): Promise<void> {
-    for await (const _ of subscribe(linked)) {
+  async function pullChanges(changes: AsyncIterable<unknown>): Promise<void> {
+    for await (const _ of changes) {
       changed = true;
       wake();
     }
@@ -46,9 +47,11 @@ export async function* mergeEvents<R>(
   void pullRequests()
     .catch(fail)
     .finally(() => wake());
-  void pullChanges()
-    .catch(fail)
-    .finally(() => wake());
+  for (const changes of subscribe(linked)) {
+    void pullChanges(changes)
+      .catch(fail)
+      .finally(() => wake());
+  }
   const onAbort = (): void => wake();
   linked.addEventListener('abort', onAbort);
 

@@ -34,7 +34,7 @@ export type UnansweredNote = Readonly<{
 
 export type NamedKind = Readonly<{ name: string; kind: NameKind }>;
 
-export type Unanswered = 'unknown' | 'expired' | 'needs_spiffe_validator';
+export type Unanswered = 'unknown' | 'expired' | 'not_issued' | 'needs_spiffe_validator';
 
 /** Settings that every stream of a service shares. */
 export type StreamSettings = Readonly<{
@@ -108,9 +108,11 @@ export function replyOf(refusal: string | undefined): Reply {
 
 /**
  * True for a resource that may go to a client holding `heldVersion` of it. An SVID that has expired, because its source
- * is away, is not given to a newcomer, who would present it in vain; one who holds it has nothing better.
+ * is away, is not given to a newcomer, who would present it in vain; one who holds it has nothing better. An expired
+ * token goes to nobody.
  */
 export function isUsable(resource: Resource, heldVersion: string | undefined, now: number): boolean {
+  if (resource.kind === 'jwt_svid') return resource.expiresAt > now;
   return resource.expiresAt >= now || resource.version === heldVersion;
 }
 
@@ -122,6 +124,7 @@ export function unansweredNote(view: ResourceView, name: string): UnansweredNote
 
 function reasonOf(view: ResourceView, name: string, kind: NameKind): Unanswered {
   if (view.find(name) !== undefined) return 'expired';
+  if (kind === 'jwt_svid') return 'not_issued';
   return kind === 'all_bundles' ? 'needs_spiffe_validator' : 'unknown';
 }
 
@@ -139,14 +142,16 @@ export function newlyReported(
 const maxNamesInError = 16;
 
 /**
- * What ends a stream that asks for names nobody grants, when the settings say so; an SVID that waits for its renewal is
- * no reason. The text is SPIRE's: existing tools look for it.
+ * What ends a stream that asks for names nobody grants, when the settings say so; an SVID that waits for its renewal or
+ * its first issue is no reason. The text is SPIRE's: existing tools look for it.
  */
 export function rejection(
   settings: StreamSettings,
   unanswered: readonly UnansweredNote[],
 ): AppError | undefined {
-  const refused = unanswered.filter(({ reason }) => reason !== 'expired').map(({ name }) => name);
+  const refused = unanswered
+    .filter(({ reason }) => reason !== 'expired' && reason !== 'not_issued')
+    .map(({ name }) => name);
   if (settings.unknownNames === 'wait' || refused.length === 0) return undefined;
   const shown = refused
     .sort()

@@ -57,6 +57,7 @@ export function createMetrics(info: { version: string; nodeVersion: string }) {
     identity: identityMetrics(gauge),
     workload: workloadMetrics(counter, histogram),
     trust: trustMetrics(counter),
+    tokens: tokenMetrics(counter),
     sds: sdsMetrics(counter, gauge),
     extAuthz: extAuthzMetrics(counter, histogram),
     policy: policyMetrics(counter),
@@ -139,6 +140,27 @@ function workloadMetrics(counter: NewCounter, histogram: NewHistogram) {
     updated: (rpc: string): void => updates.inc({ rpc }),
     failed: (rpc: string, reason: string): void => failures.inc({ rpc, reason }),
     answered: (rpc: string, seconds: number): void => answers.observe({ rpc }, seconds),
+  });
+}
+
+function tokenMetrics(counter: NewCounter) {
+  const requests = counter(
+    'jwt_svid_requests_total',
+    'JWT-SVIDs asked of the cache: answered from it (hit), after a fetch (miss), or not at all (failed).',
+    ['result'],
+  );
+  const issued = counter(
+    'jwt_svids_issued_total',
+    'JWT-SVIDs that the identity source issued: the first for its identity and audience, or a renewal.',
+    ['kind'],
+  );
+  const failures = counter('jwt_svid_failures_total', 'JWT-SVIDs that the identity source did not issue.', [
+    'reason',
+  ]);
+  return Object.freeze({
+    requested: (result: string): void => requests.inc({ result }),
+    issued: (kind: string): void => issued.inc({ kind }),
+    failed: (reason: string): void => failures.inc({ reason }),
   });
 }
 

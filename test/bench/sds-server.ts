@@ -27,6 +27,7 @@ const { service } = createSdsService({
     defaultSvidName: 'default',
     defaultBundleName: 'ROOTCA',
     defaultAllBundlesName: 'ALL',
+    jwtAudiences: [],
     spiffeValidator: true,
     defaultSvidHint: undefined,
     unknownNames: 'wait',

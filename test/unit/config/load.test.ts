@@ -34,6 +34,7 @@ describe('loadConfig', () => {
       defaultAllBundlesName: 'ALL',
       spiffeValidator: true,
       defaultSvidHint: undefined,
+      jwtAudiences: [],
       unknownNames: 'wait',
     });
     assert.equal(config.extAuthz.path, 'envoy/authz/allow');

@@ -434,6 +434,17 @@ describe('a delta stream', () => {
     });
   });
 
+  test('is sent each renewal of a JWT-SVID, never an expired one, and none by the wildcard', () => {
+    const jwt = (version: string, expiresAt: number) =>
+      literalCatalog({ 'jwt:billing': { version, expiresAt }, [own]: 'o1' });
+    const stream = play({ catalog: jwt('j1', 100) });
+    assert.deepEqual(stream.subscribe('*'), { sent: [`${own}@o1`] });
+    assert.deepEqual(stream.subscribe('jwt:billing'), { sent: ['jwt:billing@j1'] });
+    assert.deepEqual(stream.change(jwt('j2', 200)), { sent: ['jwt:billing@j2'] });
+    stream.at(200);
+    assert.deepEqual(stream.change(), { removed: ['jwt:billing'] });
+  });
+
   test('is sent its bundles anew when its Node changes the validator', () => {
     const stream = play({
       catalog: literalCatalog({ ROOTCA: 'validator', ALL: 'all' }, { ROOTCA: 'plain' }),

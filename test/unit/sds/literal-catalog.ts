@@ -6,6 +6,7 @@ export const aliases = Object.freeze({
   defaultSvidName: 'default',
   defaultBundleName: 'ROOTCA',
   defaultAllBundlesName: 'ALL',
+  jwtAudiences: ['billing'],
 });
 
 export type Literal = string | Readonly<{ version: string; expiresAt?: number; gone?: boolean }>;

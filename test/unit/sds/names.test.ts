@@ -21,7 +21,9 @@ const cases: readonly (readonly [string, object])[] = [
   ['rootca', { kind: 'unknown' }],
   ['*', { kind: 'unknown' }],
   ['', { kind: 'unknown' }],
-  ['jwt:billing', { kind: 'unknown' }],
+  ['jwt:billing', { kind: 'jwt_svid', audience: 'billing' }],
+  ['jwt:other', { kind: 'unknown' }],
+  ['jwt:', { kind: 'unknown' }],
   ['file-cert:/etc/tls.crt~/etc/tls.key', { kind: 'unknown' }],
 ];
 

@@ -4,17 +4,27 @@ import { messageCodec } from '../../../src/grpc/protos.ts';
 import {
   answerVersion,
   createCatalog,
+  type JwtSvidsByAudience,
   type KnownDomains,
+  noJwtSvids,
   noKnownDomains,
   type Resource,
   rememberDomains,
 } from '../../../src/sds/resources.ts';
 import type { X509Bundle } from '../../../src/spiffe/bundle.ts';
 import { encodeCertificatesPem } from '../../../src/spiffe/certificate.ts';
-import { parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
+import type { JwtSvid } from '../../../src/spiffe/jwt-svid.ts';
+import { parseTrustDomain, type SpiffeId } from '../../../src/spiffe/spiffe-id.ts';
 import type { X509Svid } from '../../../src/spiffe/x509-svid.ts';
 import { emptySnapshot, type TrustSnapshot } from '../../../src/trust/snapshot.ts';
-import { createTestAuthority, type TestAuthority, x509Bundle, x509Bundles } from '../../support/ca.ts';
+import {
+  createTestAuthority,
+  type TestAuthority,
+  testNow,
+  x509Bundle,
+  x509Bundles,
+} from '../../support/ca.ts';
+import { unsignedJwtSvid } from '../../support/jwt.ts';
 import { aliases } from './literal-catalog.ts';
 
 const secretCodec = messageCodec('envoy.extensions.transport_sockets.tls.v3.Secret');
@@ -48,9 +58,22 @@ function snapshotOf(svids: readonly X509Svid[], ...bundles: readonly X509Bundle[
   };
 }
 
-function catalogOf(snapshot: TrustSnapshot, known: KnownDomains = noKnownDomains, hint?: string) {
+function catalogOf(
+  snapshot: TrustSnapshot,
+  known: KnownDomains = noKnownDomains,
+  hint?: string,
+  jwtSvids: JwtSvidsByAudience = noJwtSvids,
+) {
   const options = { ...aliases, defaultSvidHint: hint };
-  return createCatalog(snapshot, rememberDomains(known, snapshot), standIn.certificate, options);
+  return createCatalog(snapshot, jwtSvids, rememberDomains(known, snapshot), standIn.certificate, options);
+}
+
+const jwtSvid = (spiffeId: SpiffeId, jti = '1', ttlMs = 300_000) =>
+  unsignedJwtSvid({ audience: 'billing', spiffeId, now: testNow, ttlMs, jti });
+
+function tokenOf(resource: Resource | undefined): string | undefined {
+  assert.ok(resource !== undefined);
+  return secretCodec.decode(resource.secret).genericSecret?.secret?.inlineString;
 }
 
 /** What a resource trusts, by the name of the trust domain; `trusted_ca` under an empty name. */
@@ -184,6 +207,45 @@ describe('the resources of a snapshot', () => {
     const view = catalogOf(both()).view(true);
     assert.equal(view.find('default')?.expiresAt, web.chain[0].notAfter);
     assert.equal(view.find('ROOTCA')?.expiresAt, Number.POSITIVE_INFINITY);
+  });
+
+  test('give the JWT-SVID for an audience as a generic secret, never by asking for everything', () => {
+    const svid = jwtSvid(web.spiffeId);
+    const view = catalogOf(both(), noKnownDomains, undefined, new Map([['billing', svid]])).view(true);
+    const resource = view.find('jwt:billing');
+    assert.equal(tokenOf(resource), svid.token);
+    assert.equal(resource?.expiresAt, svid.expiresAt);
+    assert.equal(resource?.kind, 'jwt_svid');
+    assert.equal(view.find('jwt:other'), undefined);
+    assert.ok(view.everything().every(({ kind }) => kind !== 'jwt_svid'));
+  });
+
+  test('give no JWT-SVID of an identity that is not the default one', () => {
+    const ofApi = new Map([['billing', jwtSvid(api.spiffeId)]]);
+    assert.equal(
+      catalogOf(both(), noKnownDomains, undefined, ofApi).view(true).find('jwt:billing'),
+      undefined,
+    );
+    const hinted = catalogOf(both(), noKnownDomains, 'internal', ofApi).view(true).find('jwt:billing');
+    assert.ok(hinted !== undefined);
+    const revoked = catalogOf(
+      snapshotOf([], x509Bundle('example.org', [ca])),
+      noKnownDomains,
+      undefined,
+      ofApi,
+    );
+    assert.equal(revoked.view(true).find('jwt:billing'), undefined);
+  });
+
+  test('tell nothing of a token in its version', () => {
+    const version = (svid: JwtSvid) =>
+      catalogOf(both(), noKnownDomains, undefined, new Map([['billing', svid]]))
+        .view(true)
+        .find('jwt:billing')?.version;
+    const svid = jwtSvid(web.spiffeId);
+    const signedAnew = { ...svid, token: `${svid.token.slice(0, svid.token.lastIndexOf('.'))}.YW5vdGhlcg` };
+    assert.equal(version(svid), version(signedAnew), 'the signature is no part of it');
+    assert.notEqual(version(svid), version(jwtSvid(web.spiffeId, '2')));
   });
 
   test('do not count as known before X.509 material has been seen, though JWT bundles have', () => {

@@ -361,6 +361,46 @@ describe('a state-of-the-world stream', () => {
     });
   });
 
+  describe('with a JWT-SVID', () => {
+    const jwt = (version: string, expiresAt: number, root = 'r1') =>
+      literalCatalog({ 'jwt:billing': { version, expiresAt }, ROOTCA: root });
+
+    test('is sent each renewal', () => {
+      const stream = play({ catalog: jwt('j1', 100) });
+      assert.deepEqual(stream.ask(['jwt:billing']), ['jwt:billing@j1']);
+      assert.equal(stream.change(), undefined);
+      assert.deepEqual(stream.change(jwt('j2', 200)), ['jwt:billing@j2']);
+    });
+
+    test('is never sent an expired one, though it holds it', () => {
+      const stream = play({ catalog: jwt('j1', 100) });
+      stream.ask(['jwt:billing', 'ROOTCA']);
+      stream.at(100);
+      assert.deepEqual(stream.change(jwt('j1', 100, 'r2')), ['ROOTCA@r2']);
+    });
+
+    test('waits for the first one, also when unknown names are rejected', () => {
+      const stream = play({ catalog: first, unknownNames: 'reject' });
+      assert.equal(stream.ask(['jwt:billing']), undefined);
+      assert.deepEqual(stream.notes(), [
+        { kind: 'unanswered', name: 'jwt:billing', nameKind: 'jwt_svid', reason: 'not_issued' },
+      ]);
+      assert.equal(stream.failure(), undefined);
+      assert.deepEqual(stream.change(jwt('j1', 100)), ['jwt:billing@j1']);
+    });
+
+    test('is rejected for an audience that is not configured', () => {
+      const stream = play({ catalog: first, unknownNames: 'reject' });
+      stream.ask(['jwt:other']);
+      assert.match(stream.failure() ?? '', /not authorized/);
+    });
+
+    test('is not given it by asking for everything', () => {
+      const stream = play({ catalog: jwt('j1', 100) });
+      assert.equal(stream.ask([]), undefined);
+    });
+  });
+
   test('keeps what it has when its SVID is withdrawn, and is not sent the same again', () => {
     const stream = play();
     stream.ask(['default']);

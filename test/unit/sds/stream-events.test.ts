@@ -53,7 +53,7 @@ describe("a stream's events", () => {
     const latest = createLatest(0);
     const events = mergeEvents(
       source.requests,
-      (signal) => latest.changes(signal),
+      (signal) => [latest.changes(signal)],
       new AbortController().signal,
     );
     assert.equal(text((await events.next()).value ?? undefined), 'snapshot');
@@ -70,7 +70,7 @@ describe("a stream's events", () => {
     const latest = createLatest(0);
     const events = mergeEvents(
       source.requests,
-      (signal) => latest.changes(signal),
+      (signal) => [latest.changes(signal)],
       new AbortController().signal,
     );
     await events.next();
@@ -93,7 +93,7 @@ describe("a stream's events", () => {
     const controller = new AbortController();
     const events = mergeEvents(
       source.requests,
-      (signal) => createLatest(0).changes(signal),
+      (signal) => [createLatest(0).changes(signal)],
       controller.signal,
     );
     await events.next();
@@ -106,7 +106,7 @@ describe("a stream's events", () => {
     const source = createRequests();
     const events = mergeEvents(
       source.requests,
-      (signal) => createLatest(0).changes(signal),
+      (signal) => [createLatest(0).changes(signal)],
       new AbortController().signal,
     );
     await events.next();
@@ -123,7 +123,7 @@ describe("a stream's events", () => {
       yield* latest.changes(signal);
       ended = true;
     }
-    const events = mergeEvents(source.requests, changes, new AbortController().signal);
+    const events = mergeEvents(source.requests, (signal) => [changes(signal)], new AbortController().signal);
     await events.next();
     await events.return();
     await settle();

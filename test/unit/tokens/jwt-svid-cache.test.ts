@@ -8,9 +8,10 @@ import {
   UnavailableError,
 } from '../../../src/runtime/errors.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
-import { decodeJwtSvid, type JwtSvid } from '../../../src/spiffe/jwt-svid.ts';
+import type { JwtSvid } from '../../../src/spiffe/jwt-svid.ts';
 import { parseSpiffeId, type SpiffeId } from '../../../src/spiffe/spiffe-id.ts';
 import { createJwtSvidCache, type JwtSvidCacheOptions } from '../../../src/tokens/jwt-svid-cache.ts';
+import { unsignedJwtSvid } from '../../support/jwt.ts';
 import { createManualClock, settled } from '../../support/manual-clock.ts';
 
 const web = parseSpiffeId('spiffe://dev.local/web');
@@ -22,13 +23,9 @@ const never = new AbortController().signal;
 
 let serial = 0;
 
-/** A JWT-SVID made at once: signing takes real time, which a manual clock does not wait for. */
 function mint(audience: string, spiffeId: SpiffeId, now: number): JwtSvid {
   serial += 1;
-  const iat = Math.floor(now / 1000);
-  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const claims = { sub: spiffeId, aud: [audience], iat, exp: iat + ttlMs / 1000, jti: `${serial}` };
-  return decodeJwtSvid(`${part({ alg: 'ES256' })}.${part(claims)}.c2lnbmF0dXJl`, '', now);
+  return unsignedJwtSvid({ audience, spiffeId, now, ttlMs, jti: `${serial}` });
 }
 
 type Answer = (
