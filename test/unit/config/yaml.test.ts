@@ -23,6 +23,7 @@ describe('YAML', () => {
     ['a custom tag', 'a: !!js/function x', /Unresolved tag/],
     ['a second document', 'a: 1\n---\nb: 1', /multiple documents/],
     ['an open bracket', 'a: {', /line 1/],
+    ['an alias inside of what it names', 'a: &a [1, *a]', /deeper than 64 levels/],
     ['a key that is a map', '? {a: 1}\n: 2', /keys/i],
     ['more than 1 MiB', `a: "${'x'.repeat(1024 * 1024)}"`, /larger than 1 MiB/],
     [
