@@ -20,6 +20,7 @@ export interface OpaRestEngine extends PolicyEngine {
 
 const maxAnswerBytes = 4 * 1024 * 1024;
 const maxMessageLength = 300;
+const remedy = 'start it, or correct policy.opa.url';
 const headers = Object.freeze({ 'content-type': 'application/json' });
 
 /** A remote OPA, asked over its Data API (POST /v1/data). `ready()` is always true: an OPA that is away fails each Check. */
@@ -50,7 +51,7 @@ export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
     if (now === reachable) return;
     reachable = now;
     if (now) log.info({ url }, 'OPA answers again');
-    else log.warn({ url, error: message }, 'OPA cannot be reached');
+    else log.warn({ url, error: message }, `OPA cannot be reached: ${remedy}`);
   }
 
   async function evaluate(decision: string, input: unknown, signal: AbortSignal): Promise<Evaluation> {
@@ -74,10 +75,17 @@ export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
     revision: () => '',
     async probe(signal: AbortSignal) {
       const request = { method: 'GET', url, path: '/health', timeoutMs, maxBytes: maxAnswerBytes } as const;
-      const { status } = await http.request(request, signal);
+      const { status } = await http.request(request, signal).catch((error: unknown) => {
+        throw withRemedy(toAppError(error));
+      });
       if (status !== 200) throw new UnavailableError(`OPA at ${url} is not healthy (HTTP status ${status})`);
     },
   });
+}
+
+function withRemedy(error: AppError): AppError {
+  if (error.code !== 'unavailable') return error;
+  return new UnavailableError(`OPA cannot be reached (${error.message}): ${remedy}`, { cause: error });
 }
 
 function encodePath(decision: string): string {

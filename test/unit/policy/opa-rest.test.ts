@@ -153,7 +153,7 @@ test('an OPA that is away is unavailable, logged once, and logged again when it 
   });
   assert.equal((await engine.evaluate('a', {}, forever)).kind, 'result');
   assert.equal((await engine.evaluate('a', {}, forever)).kind, 'result');
-  assert.deepEqual(log, ['OPA cannot be reached', 'OPA answers again']);
+  assert.deepEqual(log, ['OPA cannot be reached: start it, or correct policy.opa.url', 'OPA answers again']);
   assert.equal(engine.ready(), true);
 });
 
@@ -171,9 +171,15 @@ test('a kept connection that OPA resets is tried once more on a new one', async 
 
 test('probe asks for health and says what is wrong', async (t) => {
   let status = 200;
-  const { engine, requests } = await setUp(t, (response) => json({}, status)(response));
+  const { engine, requests, server } = await setUp(t, (response) => json({}, status)(response));
   await engine.probe(forever);
   assert.equal(requests[0]?.url, '/health');
   status = 500;
   await assert.rejects(engine.probe(forever), /is not healthy \(HTTP status 500\)/);
+  server.close();
+  server.closeAllConnections();
+  await assert.rejects(
+    engine.probe(forever),
+    /^UnavailableError: OPA cannot be reached \(GET .*ECONN\w+\): start it/,
+  );
 });
