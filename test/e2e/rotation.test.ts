@@ -91,10 +91,7 @@ test('with the bootstraps that the program prints, traffic that never pauses out
   const [serverListener, clientListener] = [`127.0.0.1:${port}`, `127.0.0.1:${entry}`];
   await startEnvoy(t, {
     name: 'server envoy',
-    config: await printed(
-      server,
-      ...['--listener', serverListener, '--upstream', `127.0.0.1:${upstream.port}`],
-    ),
+    config: await printed(server, '--listener', serverListener, '--upstream', `127.0.0.1:${upstream.port}`),
   });
   const pinned = ['--upstream', serverListener, '--upstream-spiffe-id', server];
   await startEnvoy(t, {
