@@ -1,7 +1,19 @@
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
-import { errnoOf, messageOf, UnavailableError } from '../runtime/errors.ts';
+import { errnoOf, LimitError, MalformedError, messageOf, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
+import { hasBody, readBody } from './body.ts';
+import {
+  type Answer,
+  get,
+  json,
+  type Route,
+  type Routes,
+  refusal,
+  type StreamedAnswer,
+  text,
+} from './http.ts';
 import type { Readiness } from './readiness.ts';
 import type { Status } from './status.ts';
 import { pageSecurityPolicy, renderStatusPage } from './status-page.ts';
@@ -10,6 +22,8 @@ export type AdminOptions = Readonly<{
   readiness: () => Readiness;
   status: () => Status;
   metrics: () => Promise<Readonly<{ contentType: string; body: string }>>;
+  /** What other parts of the program answer beside probes, metrics and status; never on a listener for probes. */
+  routes: Routes;
   log: Logger;
 }>;
 
@@ -31,55 +45,59 @@ export interface AdminServer {
   listen(address: Address, scope: AdminScope): Promise<AdminListener>;
 }
 
-type Answer = Readonly<{
-  status: number;
-  contentType: string;
-  body: string;
-  headers?: Record<string, string>;
-}>;
-type Route = () => Answer | Promise<Answer>;
-
 const maxHeaderBytes = 16 * 1024;
 const maxConnections = 256;
 const requestTimeoutMs = 10_000;
 const idleTimeoutMs = 30_000;
 
-/** The admin HTTP server: reads only, no secrets, and only for those who address it by IP or as localhost. */
+/** The admin HTTP server: changes nothing, and only for those who address it by IP or as localhost. */
 export function createAdminServer(options: AdminOptions): AdminServer {
   const { readiness, status, metrics, log } = options;
-  const live = (): Answer => json(200, { status: 'live' });
-  const probes: Readonly<Record<string, Route>> = {
-    '/live': live,
-    '/health': live,
-    '/ready': () => {
-      const { ready, missing } = readiness();
-      return ready ? json(200, { status: 'ready' }) : json(503, { status: 'not_ready', missing });
-    },
-    '/metrics': async () => ({ status: 200, ...(await metrics()) }),
-  };
-  const routes: Readonly<Record<AdminScope, ReadonlyMap<string, Route>>> = {
-    probes: new Map(Object.entries(probes)),
-    all: new Map<string, Route>([
-      ...Object.entries(probes),
-      ['/status', () => json(200, status())],
-      ['/', () => page(renderStatusPage(status()))],
+  const live = get(() => json(200, { status: 'live' }));
+  const ready = get(() => {
+    const { ready, missing } = readiness();
+    return ready ? json(200, { status: 'ready' }) : json(503, { status: 'not_ready', missing });
+  });
+  const probes = new Map<string, Route>([
+    ['/live', live],
+    ['/health', live],
+    ['/ready', ready],
+    ['/metrics', get(async () => ({ status: 200, ...(await metrics()) }))],
+  ]);
+  const routes: Readonly<Record<AdminScope, Routes>> = {
+    probes,
+    all: new Map([
+      ...options.routes,
+      ...probes,
+      ['/status', get(() => json(200, status()))],
+      ['/', get(() => page(renderStatusPage(status())))],
     ]),
   };
 
-  async function answerTo(request: IncomingMessage, scope: AdminScope): Promise<Answer> {
+  async function answerTo(
+    request: IncomingMessage,
+    scope: AdminScope,
+    signal: AbortSignal,
+  ): Promise<Answer | StreamedAnswer> {
     if (!isHostAllowed(request.headers.host)) {
-      return json(403, { error: 'the Host header must be an IP address or localhost' });
+      return refusal(403, 'the Host header must be an IP address or localhost');
     }
-    const route = routes[scope].get((request.url ?? '').split('?', 1)[0] ?? '');
-    if (route === undefined) return json(404, { error: 'not found' });
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      return { ...json(405, { error: 'only GET and HEAD' }), headers: { allow: 'GET, HEAD' } };
+    const [path = '', ...query] = (request.url ?? '').split('?');
+    const route = routes[scope].get(path);
+    if (route === undefined) return refusal(404, 'not found');
+    if (methodOf(request) !== route.method) {
+      const allow = route.method === 'GET' ? 'GET, HEAD' : route.method;
+      return { ...refusal(405, `only ${allow.replace(', ', ' and ')}`), headers: { allow } };
     }
     try {
-      return await route();
+      const body = route.method === 'POST' ? await readBody(request) : '';
+      return await route.handle({ query: new URLSearchParams(query.join('?')), body, signal });
     } catch (error) {
-      log.error({ path: request.url, error: messageOf(error) }, 'admin request failed');
-      return json(500, { error: 'internal error' });
+      if (error instanceof MalformedError) return refusal(400, error.message);
+      if (error instanceof LimitError) return refusal(413, error.message);
+      // The query may hold what is not for logs.
+      log.error({ path, error: messageOf(error) }, 'admin request failed');
+      return refusal(500, 'internal error');
     }
   }
 
@@ -87,21 +105,31 @@ export function createAdminServer(options: AdminOptions): AdminServer {
     request: IncomingMessage,
     response: ServerResponse,
     scope: AdminScope,
+    closing: AbortSignal,
   ): Promise<void> {
-    const answer = await answerTo(request, scope);
-    response.writeHead(answer.status, {
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    const signal = AbortSignal.any([closing, gone.signal]);
+    const answer = await answerTo(request, scope, signal);
+    const headers = {
       'content-type': answer.contentType,
-      'content-length': Buffer.byteLength(answer.body),
       'cache-control': 'no-store',
       'x-content-type-options': 'nosniff',
-      // Nothing here takes a body; one that comes is not read, so the connection cannot be used again.
-      ...(hasBody(request) ? { connection: 'close' } : {}),
-      ...answer.headers,
-    });
-    response.end(answer.body);
+      // A body that was not read to its end leaves the connection unusable.
+      ...(hasBody(request) && !request.readableEnded ? { connection: 'close' } : {}),
+    };
+    if ('chunks' in answer) {
+      response.writeHead(200, headers);
+      await stream(response, request.method === 'HEAD' ? undefined : answer.chunks, signal);
+    } else {
+      const length = { 'content-length': Buffer.byteLength(answer.body) };
+      response.writeHead(answer.status, { ...headers, ...length, ...answer.headers });
+      response.end(answer.body);
+    }
   }
 
   async function listen(address: Address, scope: AdminScope): Promise<AdminListener> {
+    const closing = new AbortController();
     const server = createServer(
       {
         maxHeaderSize: maxHeaderBytes,
@@ -109,12 +137,24 @@ export function createAdminServer(options: AdminOptions): AdminServer {
         requestTimeout: requestTimeoutMs,
         keepAliveTimeout: idleTimeoutMs,
       },
-      (request, response) => void handle(request, response, scope),
+      (request, response) => {
+        handle(request, response, scope, closing.signal).catch((error: unknown) => {
+          log.error({ error: messageOf(error) }, 'admin answer failed');
+          response.destroy();
+        });
+      },
     );
     server.maxConnections = maxConnections;
     const port = await bind(server, address);
     log.info({ host: address.host, port, scope }, 'admin server listens');
-    return Object.freeze({ host: address.host, port, close: () => close(server) });
+    return Object.freeze({
+      host: address.host,
+      port,
+      close: () => {
+        closing.abort();
+        return close(server);
+      },
+    });
   }
 
   return Object.freeze({ listen });
@@ -131,19 +171,29 @@ export function isHostAllowed(host: string | undefined): boolean {
   return other !== undefined && (isIP(other) === 4 || other.toLowerCase() === 'localhost');
 }
 
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+function methodOf({ method }: IncomingMessage): string | undefined {
+  return method === 'HEAD' ? 'GET' : method;
 }
 
-function json(status: number, value: unknown): Answer {
-  return { status, contentType: 'application/json', body: `${JSON.stringify(value)}\n` };
+/** Sends chunk after chunk, each one when the client has taken the one before. */
+async function stream(
+  response: ServerResponse,
+  chunks: AsyncIterable<string> | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  for await (const chunk of chunks ?? []) {
+    if (signal.aborted) break;
+    if (response.write(chunk)) continue;
+    await once(response, 'drain', { signal }).catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
+  }
+  response.end();
 }
 
 function page(body: string): Answer {
   return {
-    status: 200,
-    contentType: 'text/html; charset=utf-8',
-    body,
+    ...text(200, 'text/html; charset=utf-8', body),
     headers: { 'content-security-policy': pageSecurityPolicy, 'referrer-policy': 'no-referrer' },
   };
 }

@@ -3,6 +3,7 @@ import type { X509Svid } from '../spiffe/x509-svid.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import type { Readiness } from './readiness.ts';
 import type { RecentDecision } from './recent-decisions.ts';
+import { formatTime } from './time.ts';
 
 /** An SDS stream as the SDS room tells it; times in milliseconds since the epoch. */
 export type EnvoyStream = Readonly<{
@@ -40,8 +41,8 @@ export function buildStatus(parts: StatusParts) {
   const { snapshot, identity, policy } = parts;
   return Object.freeze({
     version: parts.version,
-    started_at: time(parts.startedAt),
-    time: time(parts.now),
+    started_at: formatTime(parts.startedAt),
+    time: formatTime(parts.now),
     ready: parts.readiness.ready,
     missing: parts.readiness.missing,
     identity: {
@@ -71,8 +72,8 @@ function svidStatus({ spiffeId, hint, chain: [leaf] }: X509Svid, now: number) {
     spiffe_id: spiffeId,
     ...(hint === '' ? {} : { hint }),
     serial: leaf.serial,
-    not_before: time(leaf.notBefore),
-    expires_at: time(leaf.notAfter),
+    not_before: formatTime(leaf.notBefore),
+    expires_at: formatTime(leaf.notAfter),
     expired: leaf.notAfter < now,
   };
 }
@@ -85,7 +86,7 @@ function bundleStatus({ trustDomain, authorities }: X509Bundle, snapshot: TrustS
     jwt_authorities: snapshot.jwtBundles.get(trustDomain)?.authorities.length ?? 0,
     ...(authorities.length === 0
       ? {}
-      : { expires_at: time(Math.max(...authorities.map(({ notAfter }) => notAfter))) }),
+      : { expires_at: formatTime(Math.max(...authorities.map(({ notAfter }) => notAfter))) }),
   };
 }
 
@@ -94,7 +95,7 @@ function envoyStatus(stream: EnvoyStream) {
     node_id: stream.nodeId,
     cluster: stream.cluster,
     protocol: stream.protocol,
-    opened_at: time(stream.openedAt),
+    opened_at: formatTime(stream.openedAt),
     names: stream.everything ? ['*'] : stream.names,
     version: stream.version,
     ack: stream.ack,
@@ -104,15 +105,11 @@ function envoyStatus(stream: EnvoyStream) {
 
 function decisionStatus({ decisionId, at, outcome, reasonCode, peer, request }: RecentDecision) {
   return {
-    time: time(at),
+    time: formatTime(at),
     decision_id: decisionId,
     outcome,
     ...(reasonCode === undefined ? {} : { reason_code: reasonCode }),
     ...(peer === undefined ? {} : { peer }),
     ...(request === undefined ? {} : { request }),
   };
-}
-
-function time(ms: number): string {
-  return new Date(ms).toISOString();
 }

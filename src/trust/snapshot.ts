@@ -35,3 +35,21 @@ export const emptySnapshot: TrustSnapshot = Object.freeze({
 export function usableSvids(snapshot: TrustSnapshot, now: number): readonly X509Svid[] {
   return snapshot.svids.filter(({ chain: [leaf] }) => leaf.notAfter >= now);
 }
+
+/**
+ * The SVID that stands for this workload where none is named: the first, or with `hint` the first that has it. By hint
+ * there is no falling back: another identity than the one asked for is worse than none.
+ */
+export function defaultSvid({ svids }: TrustSnapshot, hint: string | undefined): X509Svid | undefined {
+  return hint === undefined ? svids[0] : svids.find((svid) => svid.hint === hint);
+}
+
+/** The default SVID when it may be given to newcomers at `now` (milliseconds). */
+export function usableDefaultSvid(
+  snapshot: TrustSnapshot,
+  hint: string | undefined,
+  now: number,
+): X509Svid | undefined {
+  const svid = defaultSvid(snapshot, hint);
+  return svid !== undefined && svid.chain[0].notAfter >= now ? svid : undefined;
+}

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type IncomingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { after, describe, it } from 'node:test';
+import type { Routes } from '../../../src/admin/http.ts';
 import { type Readiness, readinessOf } from '../../../src/admin/readiness.ts';
 import {
   type AdminListener,
@@ -24,6 +25,7 @@ async function start(
   scope: AdminScope,
   readiness: () => Readiness = () => readinessOf({}),
   metrics = () => Promise.resolve({ contentType: 'text/plain; version=0.0.4', body: 'svidecar_x 1\n' }),
+  routes: Routes = new Map(),
 ): Promise<AdminListener> {
   const status = () =>
     buildStatus({
@@ -37,7 +39,7 @@ async function start(
       policy: undefined,
       decisions: [],
     });
-  const server = createAdminServer({ readiness, status, metrics, log: silentLogger });
+  const server = createAdminServer({ readiness, status, metrics, routes, log: silentLogger });
   const listener = await server.listen({ host: '127.0.0.1', port: 0 }, scope);
   listeners.push(listener);
   return listener;
@@ -195,6 +197,7 @@ describe('admin server', () => {
       readiness: () => readinessOf({}),
       status: () => assert.fail('not asked'),
       metrics: () => assert.fail('not asked'),
+      routes: new Map(),
       log: silentLogger,
     });
     await assert.rejects(server.listen({ host: '127.0.0.1', port: first.port }, 'all'), {

@@ -48,6 +48,7 @@ describe('status', () => {
       readiness: () => readinessOf({}),
       status: () => status,
       metrics: () => assert.fail('not asked'),
+      routes: new Map(),
       log: silentLogger,
     });
     const listener = await server.listen({ host: '127.0.0.1', port: 0 }, 'all');
@@ -70,7 +71,7 @@ describe('status', () => {
   it('exits 1 when nobody answers, or somebody else does', async (t) => {
     const nobody = await cli(['status', '--admin', 'http://127.0.0.1:1']);
     assert.equal(nobody.code, 1);
-    assert.match(nobody.stderr, /^svidecar: .*127\.0\.0\.1:1/);
+    assert.match(nobody.stderr, /^svidecar: no sidecar answers .*127\.0\.0\.1:1.*: start it/);
     for (const [body, message] of [
       ['hello', /no svidecar/],
       ['{"identity": 5}', /no svidecar/],
@@ -83,6 +84,16 @@ describe('status', () => {
     }
     const refusing = await httpServer(t, (_request, response) => response.writeHead(403).end());
     assert.match((await cli(['status', '--admin', refusing])).stderr, /answers 403/);
+  });
+});
+
+describe('status --admin', () => {
+  it('is exit 64 when it is no URL of an admin server', async () => {
+    for (const url of ['127.0.0.1:9902', 'ftp://127.0.0.1', '']) {
+      const { code, stderr } = await cli(['status', '--admin', url]);
+      assert.equal(code, 64, url);
+      assert.match(stderr, /--admin: must be http/);
+    }
   });
 });
 
