@@ -16,6 +16,8 @@ import { createConfiguredSource, createFeed } from './identity.ts';
 import { createIdentityRules } from './identity-rules.ts';
 import { type ConfigSource, createReload } from './reload.ts';
 import { createServers } from './servers.ts';
+import { createSpiffeApi } from './spiffe-api.ts';
+import { createTokens } from './tokens.ts';
 
 export type AppOptions = Readonly<{
   loaded: LoadedConfig;
@@ -81,9 +83,26 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     meter: metrics.workload,
   });
   const { onPermissionDenied } = config.identity.workloadApi;
-  const feed = createFeed({ source, store, onPermissionDenied, now, log });
+  const tokens = createTokens(config, { source, snapshots: store, clock, log, meter: metrics.tokens });
+  const spiffeApi = createSpiffeApi(config, {
+    snapshots: store,
+    sourceName: source.name,
+    bundleInfo: () => undefined,
+    tokens: tokens.cache,
+    now,
+    sleep,
+  });
+  const onProblem = spiffeApi.sourceProblem;
+  const feed = createFeed({ source, store, onPermissionDenied, now, log, onProblem });
   const sds = config.sds.enabled
-    ? createSdsService({ snapshots: store, options: config.sds, log, meter: metrics.sds, now })
+    ? createSdsService({
+        snapshots: store,
+        jwtSvids: tokens.served,
+        options: config.sds,
+        log,
+        meter: metrics.sds,
+        now,
+      })
     : undefined;
   const authorization = config.extAuthz.enabled
     ? createAuthorization(config, {
@@ -126,6 +145,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
         decisions: authorization?.decisions() ?? [],
       }),
     metrics: metrics.render,
+    routes: spiffeApi.routes,
     log,
   });
 
@@ -172,6 +192,8 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     ...identityRules.tasks,
     ...sourceTasks,
     ...feed.tasks,
+    ...tokens.tasks,
+    ...spiffeApi.tasks,
     ...(authorization?.tasks ?? []),
     tellExpiry,
     serveGrpc,
