@@ -46,11 +46,16 @@ export interface HttpClient {
 
 const idleMs = 30_000;
 
-/** An HTTP client that keeps connections alive; at most `maxSockets` to one server. */
-export function createHttpClient(options: Readonly<{ maxSockets: number }>): HttpClient {
+/**
+ * An HTTP client that keeps connections alive; at most `maxSockets` to one server. With `httpsAgent`, what that agent
+ * says of connections and servers holds for https.
+ */
+export function createHttpClient(
+  options: Readonly<{ maxSockets: number; httpsAgent?: HttpsAgent | undefined }>,
+): HttpClient {
   const agentOptions = { keepAlive: true, maxSockets: options.maxSockets, timeout: idleMs };
   const http = new HttpAgent(agentOptions);
-  const https = new HttpsAgent(agentOptions);
+  const https = options.httpsAgent ?? new HttpsAgent(agentOptions);
   const sockets = new Map<string, HttpAgent>();
 
   function route(request: HttpRequest): { url: string; agent: HttpAgent } {

@@ -93,6 +93,7 @@ export function createTrustStore(options: {
           federated: new Map(parts.federated).set(update.document.trustDomain, update.document),
         };
       case 'federated_removed':
+      default:
         return { ...parts, federated: without(parts.federated, update.trustDomain) };
     }
   }

@@ -1,0 +1,99 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import type { Sleep } from '../runtime/abort.ts';
+import { AbortedError, AppError, MalformedError, messageOf, UnavailableError } from '../runtime/errors.ts';
+import { createFileSet, type FileEvent, type FileSet } from '../runtime/file-watch.ts';
+import type { Logger } from '../runtime/log.ts';
+import { encodeCertificatesPem, encodePrivateKeyPem } from '../spiffe/certificate.ts';
+import type { X509Svid } from '../spiffe/x509-svid.ts';
+import type { SnapshotReader, TrustSnapshot } from '../trust/snapshot.ts';
+
+/** What a TLS server shows: a chain and its key, PEM. The key is a secret. */
+export type ServerCredentials = Readonly<{ certificatePem: Buffer; privateKeyPem: Buffer }>;
+
+/** The credentials of now and, as they change, the newer ones; ends with `signal`. */
+export type CredentialSource = (signal: AbortSignal) => AsyncIterable<ServerCredentials>;
+
+/** Our own X509-SVID, as `pick` chooses it. While there is none the last one stays in use. */
+export function svidCredentials(
+  snapshots: SnapshotReader,
+  pick: (snapshot: TrustSnapshot) => X509Svid | undefined,
+): CredentialSource {
+  return async function* credentials(signal) {
+    let shown: string | undefined;
+    for await (const snapshot of snapshots.changes(signal)) {
+      const svid = pick(snapshot);
+      if (svid === undefined || svid.chain[0].fingerprint === shown) continue;
+      shown = svid.chain[0].fingerprint;
+      yield {
+        certificatePem: encodeCertificatesPem(svid.chain),
+        privateKeyPem: encodePrivateKeyPem(svid.privateKey),
+      };
+    }
+  };
+}
+
+export type CredentialFiles = Readonly<{ certificate: string; privateKey: string }>;
+
+const pollMs = 1_000;
+const maxFileBytes = 256 * 1024;
+
+/**
+ * A certificate and its key from files that are looked at every second; a pair that does not belong together or cannot
+ * be read is passed over and logged, so the last good one stays.
+ */
+export function fileCredentials(
+  files: CredentialFiles,
+  { sleep, log }: Readonly<{ sleep: Sleep; log: Logger }>,
+): CredentialSource {
+  return async function* credentials(signal) {
+    const set = fileSetOf(files);
+    while (!signal.aborted) {
+      const events = await set.look();
+      try {
+        if (events !== undefined) yield pairOf(files, events);
+      } catch (error) {
+        log.warn({ error: messageOf(error) }, 'new certificate of the bundle endpoint refused');
+      }
+      try {
+        await sleep(pollMs, signal);
+      } catch (error) {
+        if (error instanceof AbortedError) return;
+        throw error;
+      }
+    }
+  };
+}
+
+/** Reads the pair once. Throws an AppError, which never quotes the key, when it cannot be used. */
+export async function readCredentials(files: CredentialFiles): Promise<ServerCredentials> {
+  const events = await fileSetOf(files).look();
+  if (events === undefined) throw new UnavailableError(`${files.certificate} changes while it is read`);
+  return pairOf(files, events);
+}
+
+function fileSetOf({ certificate, privateKey }: CredentialFiles): FileSet {
+  return createFileSet({ paths: [certificate, privateKey], maxBytes: maxFileBytes });
+}
+
+function pairOf(files: CredentialFiles, events: readonly FileEvent[]): ServerCredentials {
+  const certificatePem = contentOf(files.certificate, events[0]);
+  const privateKeyPem = contentOf(files.privateKey, events[1]);
+  let fits: boolean;
+  try {
+    fits = new X509Certificate(certificatePem).checkPrivateKey(createPrivateKey(privateKeyPem));
+  } catch {
+    // No cause: what OpenSSL says of a key is not for logs.
+    throw new MalformedError(
+      `${files.certificate} and ${files.privateKey} are not a certificate and an unencrypted private key in PEM`,
+    );
+  }
+  if (!fits) {
+    throw new AppError('conflict', `the key in ${files.privateKey} is not that of ${files.certificate}`);
+  }
+  return Object.freeze({ certificatePem, privateKeyPem });
+}
+
+function contentOf(path: string, event: FileEvent | undefined): Buffer {
+  if (event?.kind === 'content') return event.bytes;
+  throw new UnavailableError(event?.kind === 'unreadable' ? event.message : `there is no file ${path}`);
+}

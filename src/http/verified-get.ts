@@ -1,0 +1,91 @@
+import { withDeadline } from '../runtime/abort.ts';
+import { AppError, MalformedError } from '../runtime/errors.ts';
+import { createHttpClient, type HttpClient } from './client.ts';
+import { createVerifyingAgent, type ServerTrust } from './server-trust.ts';
+
+export type VerifiedGet = Readonly<{
+  /** `https://…`, as `parseHttpsUrl` takes it. */
+  url: string;
+  trust: ServerTrust;
+  /** For the whole exchange, redirects included. */
+  timeoutMs: number;
+  /** A longer body, after decompression, is refused. */
+  maxBytes: number;
+  maxRedirects: number;
+}>;
+
+export type RefusedAnswer = 'bad_status' | 'bad_redirect' | 'too_many_redirects';
+
+/** The server answered, and with something that is not taken. */
+export class RefusedAnswerError extends AppError {
+  readonly reason: RefusedAnswer;
+
+  constructor(reason: RefusedAnswer, message: string) {
+    super('unavailable', message);
+    this.reason = reason;
+  }
+}
+
+const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+/**
+ * The body of `GET url`, only with status 200 and only from a server that `trust` accepts. Redirects are followed within
+ * https and every server on the way has to pass the same check; where they led is forgotten. Rejects with
+ * ServerIdentityError, RefusedAnswerError, TimeoutError, LimitError, MalformedError (an answer that is not HTTP),
+ * UnavailableError, or AbortedError.
+ */
+export async function verifiedGet(request: VerifiedGet, signal: AbortSignal): Promise<Buffer> {
+  const { agent, refusal } = createVerifyingAgent(request.trust);
+  const client = createHttpClient({ maxSockets: 1, httpsAgent: agent });
+  try {
+    return await withDeadline(request.timeoutMs, signal, (bounded) => follow(client, request, bounded));
+  } catch (error) {
+    throw refusal() ?? error;
+  } finally {
+    client.close();
+  }
+}
+
+/**
+ * Checks a URL for `verifiedGet` and gives its normal form: https, a host, no user name (a secret in the wrong place)
+ * and no fragment (it would be lost). Throws MalformedError.
+ */
+export function parseHttpsUrl(text: string): string {
+  const url = text.length <= maxUrlLength && URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || url.protocol !== 'https:') {
+    throw new MalformedError('must be an https URL such as https://spire.example.org:8443');
+  }
+  if (url.username !== '' || url.password !== '')
+    throw new MalformedError('must not contain a user name or password');
+  if (url.hash !== '') throw new MalformedError('must not contain a fragment');
+  return url.href;
+}
+
+const maxUrlLength = 2048;
+
+async function follow(client: HttpClient, request: VerifiedGet, signal: AbortSignal): Promise<Buffer> {
+  const { timeoutMs, maxBytes, maxRedirects } = request;
+  let url = request.url;
+  for (let followed = 0; ; followed += 1) {
+    const answer = await client.request({ method: 'GET', url, timeoutMs, maxBytes }, signal);
+    if (answer.status === 200) return answer.body;
+    if (!redirects.has(answer.status)) {
+      throw new RefusedAnswerError('bad_status', `answered with status ${answer.status}, expected 200`);
+    }
+    if (followed >= maxRedirects) {
+      throw new RefusedAnswerError('too_many_redirects', `redirected more than ${maxRedirects} times`);
+    }
+    url = redirectTarget(answer.headers['location'], url);
+  }
+}
+
+function redirectTarget(location: string | undefined, from: string): string {
+  if (location === undefined || !URL.canParse(location, from)) {
+    throw new RefusedAnswerError('bad_redirect', 'redirected to nowhere');
+  }
+  try {
+    return parseHttpsUrl(new URL(location, from).href);
+  } catch {
+    throw new RefusedAnswerError('bad_redirect', 'redirected to what is no plain https URL');
+  }
+}
