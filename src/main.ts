@@ -23,16 +23,25 @@ for (const name of ['SIGTERM', 'SIGINT', ...(argv[0] === 'run' ? [] : ['SIGHUP' 
 const hangups = createLatest(0);
 if (argv[0] === 'run') process.on('SIGHUP', () => hangups.set(hangups.current() + 1));
 
-process.exit(
-  await runCli({
-    argv,
-    env: process.env,
-    stdout: process.stdout,
-    stderr: process.stderr,
-    signal: stop.signal,
-    program: [process.execPath, ...process.execArgv, import.meta.filename],
-    hangups: (signal) => hangups.changes(signal),
-    nodeVersion: process.versions.node,
-    runApp,
-  }),
-);
+let unread = false;
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    // A full disk costs lines and nothing else; when the reader is gone, all is ended in order.
+    if (error.code !== 'EPIPE') return;
+    unread = true;
+    stop.abort();
+  });
+}
+
+const code = await runCli({
+  argv,
+  env: process.env,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  signal: stop.signal,
+  program: [process.execPath, ...process.execArgv, import.meta.filename],
+  hangups: (signal) => hangups.changes(signal),
+  nodeVersion: process.versions.node,
+  runApp,
+});
+process.exit(unread ? 1 : code);

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { globSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import process from 'node:process';
@@ -49,6 +51,22 @@ test('Ctrl-C in the middle of the demo ends it and everything that it started', 
 
   assert.deepEqual(exit, { code: 1, signal: undefined });
   assert.ok(!demo.recentLines().some((line) => line.startsWith('FAIL')), demo.recentLines().join('\n'));
+  await nothingLeft(children, directory);
+});
+
+test('when nobody reads what the demo says any more it ends, and everything that it started', async (t) => {
+  const directory = await tempDirectory(t);
+  const [command = '', ...args] = program;
+  const env = { PATH: process.env.PATH ?? '', TMPDIR: directory };
+  const demo = spawn(command, [...args, 'demo'], { env, stdio: ['ignore', 'pipe', 'ignore'] });
+  t.after(() => demo.kill('SIGKILL'));
+  const exit = once(demo, 'exit');
+  await once(demo.stdout, 'data');
+  const children = await childrenOf(demo.pid ?? 0);
+  assert.ok(children.length >= 3, `only ${children.length} child processes`);
+  demo.stdout.destroy();
+
+  assert.deepEqual(await exit, [1, null]);
   await nothingLeft(children, directory);
 });
 
