@@ -147,13 +147,13 @@ function parseChain(
   return { spiffeId, chain: Object.freeze([leaf, ...intermediates] as const) };
 }
 
-/** All rules for an X509-SVID of ours; the commonest fault in words that name both files. */
+/** All rules for an X509-SVID of ours, in words that name both files. */
 function checkPair(names: IdentityFileNames, svid: X509Svid, now: number): void {
   try {
     checkX509Svid(svid, now);
   } catch (error) {
     if (!(error instanceof MalformedError)) throw error;
-    const message = `${names.privateKey} and ${names.certificate} do not go together: ${error.message}; replace both`;
+    const message = `${names.privateKey} with ${names.certificate}: ${error.message}; write both anew`;
     throw new MalformedError(message, { cause: error });
   }
 }

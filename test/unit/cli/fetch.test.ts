@@ -27,6 +27,15 @@ describe('fetch x509', () => {
     assert.doesNotMatch(stdout, /PRIVATE/);
   });
 
+  it('asks the Workload API whatever the environment says of the identity source', async (t) => {
+    const address = await workloadApi(t);
+    for (const variables of [{ TLS_MODE: 'file' }, { SVIDECAR_IDENTITY_SOURCE: 'files' }]) {
+      const env = { SPIFFE_ENDPOINT_SOCKET: address, ...variables };
+      const { code, stderr } = await cli(['fetch', 'x509'], { env });
+      assert.equal(code, 0, stderr);
+    }
+  });
+
   it('prints them as PEM', async (t) => {
     const { stdout } = await cli([
       'fetch',

@@ -3,6 +3,9 @@ import { copyFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { loadConfig } from '../../../src/config/load.ts';
+import { createX509Authority } from '../../../src/spiffe/authority.ts';
+import { encodeCertificatesPem, encodePrivateKeyPem } from '../../../src/spiffe/certificate.ts';
+import { parseSpiffeId, parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
 import { cli, directory, file, httpServer, workloadApi } from './harness.ts';
 
 const bundle = join(import.meta.dirname, '../../fixtures/policy/lab.tar.gz');
@@ -43,6 +46,42 @@ describe('validate', () => {
     const broken = await cli(['validate', '--config', config]);
     assert.equal(broken.code, 64);
     assert.match(broken.stderr, /policy\.bundle\.file: /);
+  });
+
+  it('reads the identity files, and tells of every one that is wrong beside the other problems', async (t) => {
+    const folder = await directory(t);
+    const config = join(folder, 'config.yaml');
+    const files = '{certificate: svid.pem, private_key: svid.key, bundle: bundle.pem}';
+    await writeFile(
+      config,
+      `identity: {files: ${files}}\npolicy: {engine: wasm, bundle: {file: policy.tar.gz}}\next_authz: {path: lab/allow}\n`,
+    );
+    const env = { TLS_MODE: 'file' };
+    const ca = await createX509Authority({
+      trustDomain: parseTrustDomain('files.example'),
+      ttlMs: 3_600_000,
+      now: Date.now(),
+    });
+    const id = parseSpiffeId('spiffe://files.example/web');
+    const { chain, privateKey } = await ca.issue({ spiffeId: id, ttlMs: 3_600_000, now: Date.now() });
+    await writeFile(join(folder, 'svid.pem'), encodeCertificatesPem(chain));
+    const wrong = await cli(['validate', '--config', config], { env });
+    assert.equal(wrong.code, 64);
+    assert.match(
+      wrong.stderr,
+      /identity\.files\.private_key: .*svid\.key does not exist: put the file there/,
+    );
+    assert.match(wrong.stderr, /identity\.files\.bundle: .*bundle\.pem does not exist/);
+    assert.match(wrong.stderr, /policy\.bundle\.file: /);
+
+    await writeFile(join(folder, 'svid.key'), encodePrivateKeyPem(privateKey), { mode: 0o644 });
+    await writeFile(join(folder, 'bundle.pem'), encodeCertificatesPem([ca.certificate]));
+    await copyFile(bundle, join(folder, 'policy.tar.gz'));
+    const right = await cli(['validate', '--config', config, '--online'], { env });
+    assert.equal(right.code, 0, right.stderr);
+    assert.match(right.stderr, /^warning: .*svid\.key may be read by every user/m);
+    assert.match(right.stderr, /^identity: spiffe:\/\/files\.example\/web$/m);
+    assert.equal((await cli(['validate', '--config', config], { env: { TLS_MODE: 'none' } })).code, 64);
   });
 
   it('tries identity source and OPA only when asked to', async (t) => {
