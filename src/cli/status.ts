@@ -1,7 +1,8 @@
 import type { Status } from '../admin/status.ts';
+import { parseEngineUrl } from '../config/address.ts';
 import { loadConfig } from '../config/load.ts';
 import { createHttpClient } from '../http/client.ts';
-import { MalformedError, UnavailableError } from '../runtime/errors.ts';
+import { ConfigError, MalformedError, messageOf, UnavailableError } from '../runtime/errors.ts';
 import { formatHostPort } from '../runtime/socket-address.ts';
 import { readText } from './config-file.ts';
 import { type CliOptions, type ExitCode, printJson, printLine } from './io.ts';
@@ -18,12 +19,16 @@ const maxAnswerBytes = 8 * 1024 * 1024;
 
 /** `status`: what a running sidecar says of itself; 1 when none answers. */
 export async function status(io: CliOptions, flags: StatusFlags): Promise<ExitCode> {
-  const url = flags.admin ?? (await configuredAdmin(io, flags.config));
+  const url = flags.admin === undefined ? await configuredAdmin(io, flags.config) : parseAdmin(flags.admin);
   const http = createHttpClient({ maxSockets: 1 });
   try {
     const { timeoutMs } = flags;
     const request = { method: 'GET', url, path: '/status', timeoutMs, maxBytes: maxAnswerBytes } as const;
-    const answer = await http.request(request, io.signal);
+    const answer = await http.request(request, io.signal).catch((error: unknown) => {
+      if (!(error instanceof UnavailableError)) throw error;
+      const remedy = 'start it, or say with --config or --admin where its admin server is';
+      throw new UnavailableError(`no sidecar answers (${error.message}): ${remedy}`, { cause: error });
+    });
     if (answer.status !== 200) throw new UnavailableError(`${url}/status answers ${answer.status}`);
     const value = parseStatus(answer.body, url);
     if (flags.json) printJson(io.stdout, value);
@@ -31,6 +36,14 @@ export async function status(io: CliOptions, flags: StatusFlags): Promise<ExitCo
     return 0;
   } finally {
     http.close();
+  }
+}
+
+function parseAdmin(text: string): string {
+  try {
+    return parseEngineUrl(text);
+  } catch (error) {
+    throw new ConfigError([{ path: '--admin', message: messageOf(error) }]);
   }
 }
 
