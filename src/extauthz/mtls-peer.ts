@@ -99,8 +99,12 @@ function verifyCertificateText(
   }
   if (result.reason === 'untrusted_chain')
     return refuse('untrusted_chain', untrustedChain(leaf, result.message));
-  return refuse('untrusted_certificate', `certificate of the peer: ${result.message}`);
+  const remedy = result.reason === 'expired' ? outlived : '';
+  return refuse('untrusted_certificate', `certificate of the peer: ${result.message}${remedy}`);
 }
+
+// On a connection Envoy tells of the certificate that the handshake had, for as long as the connection lasts.
+const outlived = '; where connections may outlive certificates, set max_connection_duration in both Envoys';
 
 // Envoy hands on the leaf alone, so an intermediate that only the peer holds cannot be found here.
 function untrustedChain(leaf: Certificate, message: string): string {
