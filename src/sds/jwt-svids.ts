@@ -3,8 +3,8 @@ import { createLatest } from '../runtime/latest.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
-import type { SnapshotReader } from '../trust/snapshot.ts';
-import { defaultSvid, type JwtSvidsByAudience, noJwtSvids } from './resources.ts';
+import { defaultSvid, type SnapshotReader } from '../trust/snapshot.ts';
+import { type JwtSvidsByAudience, noJwtSvids } from './resources.ts';
 
 /** The JWT-SVIDs of the default identity for the audiences that SDS serves. */
 export interface ServedJwtSvids {
@@ -44,7 +44,7 @@ export function createServedJwtSvids(options: {
     let following = new AbortController();
     try {
       for await (const snapshot of snapshots.changes(signal)) {
-        const spiffeId = defaultSvid(snapshot.svids, defaultSvidHint)?.spiffeId;
+        const spiffeId = defaultSvid(snapshot, defaultSvidHint)?.spiffeId;
         if (spiffeId === identity) continue;
         identity = spiffeId;
         following.abort();

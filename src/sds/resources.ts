@@ -3,7 +3,7 @@ import type { Certificate } from '../spiffe/certificate.ts';
 import type { JwtSvid } from '../spiffe/jwt-svid.ts';
 import { idOfTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
-import type { TrustSnapshot } from '../trust/snapshot.ts';
+import { defaultSvid, type TrustSnapshot } from '../trust/snapshot.ts';
 import { type Aliases, type NameKind, parseResourceName } from './names.ts';
 import {
   encodeGenericSecret,
@@ -125,7 +125,7 @@ function createView(context: ViewContext): ResourceView {
     const parsed = parseResourceName(name, options);
     const { kind } = parsed;
     if (kind === 'default_svid')
-      return svidResource(name, kind, defaultSvid(snapshot.svids, options.defaultSvidHint));
+      return svidResource(name, kind, defaultSvid(snapshot, options.defaultSvidHint));
     if (kind === 'hint') return svidResource(name, kind, svidWithHint(snapshot.svids, parsed.hint));
     if (kind === 'jwt_svid') return jwtSvidResource(context, name, parsed.audience);
     if (kind === 'spiffe_id') return svidResource(name, kind, svidsById.get(parsed.spiffeId));
@@ -145,11 +145,6 @@ function createView(context: ViewContext): ResourceView {
     everything: () => (everything ??= listEverything()),
     kindOf: (name) => parseResourceName(name, options).kind,
   } satisfies ResourceView);
-}
-
-/** By hint there is no falling back: another identity than the one asked for is worse than none. */
-export function defaultSvid(svids: readonly X509Svid[], hint: string | undefined): X509Svid | undefined {
-  return hint === undefined ? svids[0] : svidWithHint(svids, hint);
 }
 
 /** Workload API §5.2.1: of several SVIDs with one hint the first counts. */
@@ -176,7 +171,7 @@ function jwtSvidResource(
   audience: string,
 ): Resource | undefined {
   const jwtSvid = jwtSvids.get(audience);
-  const identity = defaultSvid(snapshot.svids, options.defaultSvidHint)?.spiffeId;
+  const identity = defaultSvid(snapshot, options.defaultSvidHint)?.spiffeId;
   // Between two snapshots there may be a token of an identity that is the default no more.
   if (jwtSvid === undefined || jwtSvid.spiffeId !== identity) return undefined;
   const { token, expiresAt } = jwtSvid;

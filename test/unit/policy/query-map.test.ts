@@ -1,12 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import {
-  compileQueries,
-  type QueryMap,
-  type QueryRequest,
-  type QuerySpec,
-} from '../../../src/policy/query-map.ts';
+import { compileQueries, type QueryMap, type QuerySpec } from '../../../src/policy/query-map.ts';
+import type { QueryRequest } from '../../../src/policy/request-match.ts';
 import { ConfigError } from '../../../src/runtime/errors.ts';
 
 const defaults = { defaultPath: 'envoy/authz/allow', defaultInput: 'envoy' } as const;
