@@ -12,6 +12,7 @@ import { createMetrics } from '../telemetry/metrics.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import { createTrustStore } from '../trust/store.ts';
 import { type Clock, createAuthorization } from './authorization.ts';
+import { createFederation } from './federation.ts';
 import { createConfiguredSource, createFeed } from './identity.ts';
 import { createIdentityRules } from './identity-rules.ts';
 import { type ConfigSource, createReload } from './reload.ts';
@@ -84,10 +85,18 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
   });
   const { onPermissionDenied } = config.identity.workloadApi;
   const tokens = createTokens(config, { source, snapshots: store, clock, log, meter: metrics.tokens });
+  const federation = await createFederation({
+    configs: reload.configs,
+    source,
+    store,
+    clock,
+    log,
+    meter: metrics.federation,
+  });
   const spiffeApi = createSpiffeApi(config, {
     snapshots: store,
     sourceName: source.name,
-    bundleInfo: () => undefined,
+    bundleInfo: federation.bundleInfo,
     tokens: tokens.cache,
     now,
     sleep,
@@ -192,6 +201,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     ...identityRules.tasks,
     ...sourceTasks,
     ...feed.tasks,
+    ...federation.tasks,
     ...tokens.tasks,
     ...spiffeApi.tasks,
     ...(authorization?.tasks ?? []),

@@ -29,13 +29,19 @@ const maxFileBytes = 16 * 1024 * 1024;
 
 /** The identity rules of one configuration, with the patterns of its denied-identities file. */
 export function identityRulesOf(
-  { extAuthz: { peer } }: Config,
+  { extAuthz: { peer }, federation }: Config,
   deniedInFile: Iterable<IdPattern>,
 ): IdentityRules {
   return Object.freeze({
     requirePeer: peer.require,
     denied: compileIdentityList([...peer.deniedIdentities, ...deniedInFile]),
     allowed: peer.allowedIdentities === undefined ? undefined : compileIdentityList(peer.allowedIdentities),
+    federated: new Map(
+      federation.trustDomains.map(({ trustDomain, allowedIdentities }) => [
+        trustDomain,
+        compileIdentityList(allowedIdentities),
+      ]),
+    ),
   });
 }
 

@@ -32,6 +32,7 @@ const reloadable: readonly string[] = [
   'ext_authz.peer.allowed_identities',
   'ext_authz.peer.denied_identities',
   'ext_authz.peer.denied_identities_file',
+  'federation.trust_domains',
 ];
 
 /**
@@ -106,8 +107,10 @@ function isReloadable(key: string): boolean {
 function withReloaded(initial: Config, next: Config): Config {
   const { allowedIdentities, deniedIdentities, deniedIdentitiesFile } = next.extAuthz.peer;
   const peer = { ...initial.extAuthz.peer, allowedIdentities, deniedIdentities, deniedIdentitiesFile };
+  const { trustDomains } = next.federation;
   return Object.freeze({
     ...initial,
     extAuthz: Object.freeze({ ...initial.extAuthz, peer: Object.freeze(peer) }),
+    federation: Object.freeze({ ...initial.federation, trustDomains }),
   });
 }

@@ -103,6 +103,31 @@ export type PolicyConfig = Readonly<{
   bundle: Readonly<{ file: string }> | undefined;
 }>;
 
+/** One partner of `federation.trust_domains`. */
+export type FederatedDomainConfig = Readonly<{
+  trustDomain: TrustDomain;
+  bundleEndpoint: string;
+  /** The SPIFFE ID is there exactly with https_spiffe. */
+  profile:
+    | Readonly<{ kind: 'https_spiffe'; endpointSpiffeId: SpiffeId }>
+    | Readonly<{ kind: 'https_web'; caFile: string | undefined }>;
+  bootstrapBundle: string | undefined;
+  allowedIdentities: readonly IdPattern[];
+}>;
+
+export type FederationConfig = Readonly<{
+  persistDir: string | undefined;
+  trustDomains: readonly FederatedDomainConfig[];
+  serve:
+    | Readonly<{
+        listen: HostPort;
+        refreshHintS: number;
+        /** Files for https_web; undefined: https_spiffe. */
+        files: Readonly<{ certificate: string; privateKey: string }> | undefined;
+      }>
+    | undefined;
+}>;
+
 /** The whole configuration, checked, with every default in place and file names resolved. Deeply frozen. */
 export type Config = Readonly<{
   identity: IdentityConfig;
@@ -114,6 +139,7 @@ export type Config = Readonly<{
   sds: SdsConfig;
   extAuthz: ExtAuthzConfig;
   policy: PolicyConfig;
+  federation: FederationConfig;
   admin: Readonly<{ listen: HostPort; allowJwtSvid: boolean; probeListen: HostPort | undefined }>;
   decisionLog: Readonly<{ console: boolean; mask: readonly string[] }>;
   log: Readonly<{ level: 'debug' | 'info' | 'warn' | 'error' }>;
@@ -183,6 +209,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       opa: { url: policy.opa.url },
       bundle: policy.bundle && { file: resolveFile(policy.bundle.file, configPath) },
     },
+    federation: federationOf(options.federation, configPath),
     admin: {
       listen: admin.listen,
       allowJwtSvid: admin.allow_jwt_svid,
@@ -206,6 +233,34 @@ function filesOf(
       trustDomain: parseTrustDomain(name),
       file: resolveFile(file, configPath),
     })),
+  };
+}
+
+function federationOf(
+  { persist_dir: persistDir, trust_domains: trustDomains, serve }: Options['federation'],
+  configPath: string | undefined,
+): FederationConfig {
+  const file = (name: string | undefined): string | undefined =>
+    name === undefined ? undefined : resolveFile(name, configPath);
+  const certificate = file(serve?.certificate);
+  const privateKey = file(serve?.private_key);
+  return {
+    persistDir: file(persistDir),
+    trustDomains: trustDomains.map((entry) => ({
+      trustDomain: entry.name,
+      bundleEndpoint: entry.bundle_endpoint,
+      profile:
+        entry.endpoint_spiffe_id === undefined
+          ? { kind: 'https_web', caFile: file(entry.ca_file) }
+          : { kind: 'https_spiffe', endpointSpiffeId: entry.endpoint_spiffe_id },
+      bootstrapBundle: file(entry.bootstrap_bundle),
+      allowedIdentities: entry.allowed_identities,
+    })),
+    serve: serve && {
+      listen: serve.listen,
+      refreshHintS: Math.max(1, Math.round(serve.refresh_hint / 1000)),
+      files: certificate !== undefined && privateKey !== undefined ? { certificate, privateKey } : undefined,
+    },
   };
 }
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { messageOf } from '../runtime/errors.ts';
+import { parseHttpsUrl } from '../runtime/https-url.ts';
 import { formatHostPort, formatSocketAddress } from '../runtime/socket-address.ts';
 import { parseIdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/spiffe-id.ts';
@@ -44,6 +45,8 @@ export const endpointAddress = () =>
 export const hostPort = () => written(['IP and port', '127.0.0.1:9902'], parseHostPort, formatHostPort);
 
 export const engineUrl = () => written(['URL', 'http://127.0.0.1:8181'], parseEngineUrl, String);
+
+export const httpsUrl = () => written(['URL', 'https://spire.example.org:8443'], parseHttpsUrl, String);
 
 export const trustDomain = () => written(['trust domain', 'example.org'], parseTrustDomain, String);
 

@@ -22,7 +22,6 @@ const laterKeys: ReadonlySet<string> = new Set([
   'policy.bundle.auth',
   'policy.bundle.verification_key',
   'policy.bundle.persist_dir',
-  'federation',
   'outputs',
   'decision_log.service',
   'decision_log.sample',

@@ -1,11 +1,10 @@
 import type { ConfigProblem } from '../runtime/errors.ts';
 import { formatHostPort, type HostPort, isLoopback, type SocketAddress } from '../runtime/socket-address.ts';
 import { trustDomainOf } from '../spiffe/spiffe-id.ts';
+import { federationRules } from './federation-rules.ts';
+import type { Rule } from './rule.ts';
 import type { Options } from './schema.ts';
 import { formatSize } from './units.ts';
-
-/** A check over more than one option. `reads` lists their key paths: with one of them broken the rule stays silent. */
-type Rule = Readonly<{ reads: readonly string[]; check(options: Options): readonly ConfigProblem[] }>;
 
 const rules: readonly Rule[] = [
   {
@@ -105,9 +104,11 @@ const rules: readonly Rule[] = [
       'identity.dev.serve_workload_api',
       'admin.listen',
       'admin.probe_listen',
+      'federation.serve.listen',
     ],
     check: sameSocketTwice,
   },
+  ...federationRules,
   {
     reads: ['sds.enabled', 'ext_authz.enabled'],
     check: ({ sds, ext_authz }) =>
@@ -138,13 +139,20 @@ function within(path: string, section: string): boolean {
 }
 
 /** `listen` and `ext_authz.listen` may be the same socket, which is then shared; no other two may. */
-function sameSocketTwice({ listen, ext_authz, identity, admin }: Options): readonly ConfigProblem[] {
+function sameSocketTwice({
+  listen,
+  ext_authz,
+  identity,
+  admin,
+  federation,
+}: Options): readonly ConfigProblem[] {
   const taken = new Map<string, string>();
   const sockets: readonly (readonly [string, SocketAddress | HostPort | undefined])[] = [
     ['listen', listen],
     ['identity.dev.serve_workload_api', identity.dev?.serve_workload_api],
     ['admin.listen', admin.listen],
     ['admin.probe_listen', admin.probe_listen],
+    ['federation.serve.listen', federation.serve?.listen],
     ['ext_authz.listen', ext_authz.listen],
   ];
   return sockets.flatMap(([path, address]) => {

@@ -1,5 +1,6 @@
 import { withDeadline } from '../runtime/abort.ts';
-import { AppError, MalformedError } from '../runtime/errors.ts';
+import { AppError } from '../runtime/errors.ts';
+import { parseHttpsUrl } from '../runtime/https-url.ts';
 import { createHttpClient, type HttpClient } from './client.ts';
 import { createVerifyingAgent, type ServerTrust } from './server-trust.ts';
 
@@ -45,23 +46,6 @@ export async function verifiedGet(request: VerifiedGet, signal: AbortSignal): Pr
     client.close();
   }
 }
-
-/**
- * Checks a URL for `verifiedGet` and gives its normal form: https, a host, no user name (a secret in the wrong place)
- * and no fragment (it would be lost). Throws MalformedError.
- */
-export function parseHttpsUrl(text: string): string {
-  const url = text.length <= maxUrlLength && URL.canParse(text) ? new URL(text) : undefined;
-  if (url === undefined || url.protocol !== 'https:') {
-    throw new MalformedError('must be an https URL such as https://spire.example.org:8443');
-  }
-  if (url.username !== '' || url.password !== '')
-    throw new MalformedError('must not contain a user name or password');
-  if (url.hash !== '') throw new MalformedError('must not contain a fragment');
-  return url.href;
-}
-
-const maxUrlLength = 2048;
 
 async function follow(client: HttpClient, request: VerifiedGet, signal: AbortSignal): Promise<Buffer> {
   const { timeoutMs, maxBytes, maxRedirects } = request;

@@ -19,6 +19,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   config: ['spiffe', 'runtime'],
   envoy: ['config', 'runtime'],
   workload: ['spiffe', 'grpc', 'runtime'],
+  federation: ['http', 'spiffe', 'trust', 'runtime'],
   sds: ['trust', 'tokens', 'spiffe', 'grpc', 'runtime'],
   extauthz: ['trust', 'policy', 'tokens', 'http', 'spiffe', 'grpc', 'runtime'],
   admin: ['trust', 'tokens', 'spiffe', 'runtime'],

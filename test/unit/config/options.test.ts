@@ -22,7 +22,12 @@ ext_authz.inject_jwt_svid ext_authz.bridge ext_authz.limits.max_message_bytes ex
 ext_authz.limits.reflection ext_authz.rate_limit ext_authz.tls ext_authz.body.parse ext_authz.body.max_bytes
 ext_authz.body.proto_descriptor ext_authz.shadow policy.engine policy.timeout policy.opa.url policy.opa.push
 policy.opa.spiffe_ids policy.bundle.file policy.bundle.name policy.bundle.url policy.bundle.polling policy.bundle.auth
-policy.bundle.verification_key policy.bundle.persist_dir federation outputs admin.listen admin.allow_jwt_svid
+policy.bundle.verification_key policy.bundle.persist_dir federation.persist_dir
+federation.trust_domains federation.trust_domains[].name federation.trust_domains[].bundle_endpoint
+federation.trust_domains[].profile federation.trust_domains[].endpoint_spiffe_id
+federation.trust_domains[].bootstrap_bundle federation.trust_domains[].ca_file
+federation.trust_domains[].allowed_identities federation.serve.listen federation.serve.profile
+federation.serve.refresh_hint federation.serve.certificate federation.serve.private_key outputs admin.listen admin.allow_jwt_svid
 admin.probe_listen decision_log.console decision_log.mask decision_log.service decision_log.sample log.level
 `
   .trim()
