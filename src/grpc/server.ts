@@ -56,6 +56,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     'grpc.max_concurrent_streams': options.maxStreamsPerConnection ?? 4096,
     'grpc.enable_channelz': 0,
   });
+  allowResets(server);
   const scope: HandlerScope = { streams: new Set(), log };
   for (const service of services) register(server, service, scope);
   health?.attach(server);
@@ -120,6 +121,20 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     shutdown: (graceMs: number) => (stopped ??= stop(graceMs)),
   });
 }
+
+/**
+ * Node ends a connection that has reset 1000 calls and goes on above 33 a second, and with it every call on it. An Envoy
+ * gives up a Check whenever its own client goes away, so one hasty client could make errors of everybody's Checks. Calls
+ * in progress are bounded without it. grpc-js has no option for this; what it hands to every HTTP/2 server is private.
+ */
+function allowResets(server: Server): void {
+  const { commonServerOptions } = server as unknown as { commonServerOptions: Http2Options };
+  commonServerOptions.streamResetBurst = unlimited;
+  commonServerOptions.streamResetRate = unlimited;
+}
+
+type Http2Options = { streamResetBurst?: number; streamResetRate?: number };
+const unlimited = 0xffff_ffff;
 
 const same = (bytes: Buffer): Buffer => bytes;
 

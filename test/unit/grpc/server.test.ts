@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import { connect as connectHttp2, constants } from 'node:http2';
 import { connect } from 'node:net';
 import { describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { createGrpcClient } from '../../../src/grpc/client.ts';
 import { createGrpcServer } from '../../../src/grpc/server.ts';
 import type { Service } from '../../../src/grpc/service.ts';
 import { Status, StatusError } from '../../../src/grpc/status.ts';
+import { aborted } from '../../../src/runtime/abort.ts';
 import { AbortedError, LimitError, MalformedError } from '../../../src/runtime/errors.ts';
 import { type LogFields, silentLogger } from '../../../src/runtime/log.ts';
 import { type CallContext, deferred, echoService, never, startEcho, textsOf, thenWait } from './echo.ts';
@@ -67,6 +69,31 @@ describe('a gRPC server', () => {
     );
     assert.equal(call.peer, '');
     assert.equal(call.signal.aborted, true, 'a signal asked for after the call is over has fired');
+  });
+
+  it('keeps a connection whose client gives up any number of calls', async () => {
+    const started: Buffer[] = [];
+    const release = deferred<void>();
+    await using echo = await startEcho({
+      unary: async (request, call) => {
+        started.push(request);
+        await (request.length === 0 ? aborted(call.signal) : release.promise);
+        return request;
+      },
+    });
+    const patient = echo.client.unary(unary, Buffer.from('patient'), { signal: never });
+    // Node's own limit ends a connection at the 1000th, and every call on it.
+    for (let round = 1; round <= 15; round++) {
+      const giveUp = new AbortController();
+      const calls = Array.from({ length: 100 }, () =>
+        echo.client.unary(unary, Buffer.alloc(0), { signal: giveUp.signal }),
+      );
+      while (started.length < round * 100 + 1) await Promise.race([patient, setImmediate()]);
+      giveUp.abort();
+      await Promise.allSettled(calls);
+    }
+    release.resolve();
+    assert.equal((await patient).toString(), 'patient');
   });
 
   it('has no deadline where the caller set none', async () => {
