@@ -42,12 +42,15 @@ export function unaryHandler(
     call: ServerUnaryCall<Buffer, Buffer>,
     respond: sendUnaryData<Buffer>,
   ): Promise<void> {
+    const context = unaryContext(call);
     let bytes: Buffer;
     try {
-      bytes = method.encode(await method.handle(method.decode(call.request), unaryContext(call)));
+      bytes = method.encode(await method.handle(method.decode(call.request), context));
     } catch (error) {
       respond(statusFor(error, path, scope.log));
       return;
+    } finally {
+      context.over();
     }
     respond(null, bytes);
   }
@@ -136,11 +139,20 @@ function statusFor(error: unknown, path: string, log: Logger): WireStatus {
   return status;
 }
 
-function unaryContext(call: Call): CallContext {
-  let signal: AbortSignal | undefined;
+function unaryContext(call: Call): CallContext & Readonly<{ over(): void }> {
+  let controller: AbortController | undefined;
   return {
     get signal() {
-      return (signal ??= cancellationOf(call));
+      if (controller === undefined) {
+        controller = new AbortController();
+        if (call.cancelled) controller.abort();
+        else call.on('cancelled', () => controller?.abort());
+      }
+      return controller.signal;
+    },
+    /** grpc-js calls every call cancelled when its stream closes; once it is answered, nobody needs to know. */
+    over() {
+      controller = undefined;
     },
     get deadline() {
       return deadlineOf(call);
