@@ -40,7 +40,7 @@ export type RequestMatch = Readonly<{
 export type Report = (path: string) => (message: string) => void;
 
 export const unsafePathMessage =
-  'path has dot segments, double slashes, backslashes or an encoded dot, slash or backslash';
+  'path has dot segments, double slashes, a backslash, a # or an escape that hides a slash, a zero byte or a plain character';
 
 /**
  * Compiles the match at key path `at`. What is wrong with it is reported, and what is compiled then must not be used.
@@ -57,8 +57,8 @@ export function compileMatch(spec: MatchSpec, at: string, report: Report): Reque
     if (!/^[A-Z][A-Z0-9_-]*$/.test(method))
       report(`${at}.method[${i}]`)('is not an HTTP method in upper case');
   });
-  if (spec.host !== undefined && (/[A-Z/]/.test(spec.host) || /:\d*$/.test(spec.host))) {
-    report(`${at}.host`)('is matched in lower case without the port');
+  if (spec.host !== undefined && (/[A-Z/]/.test(spec.host) || /\.$|:\d*$/.test(spec.host))) {
+    report(`${at}.host`)('is matched in lower case without the port or a final dot');
   }
   for (const name of peer?.names ?? []) {
     if (path?.names.includes(name)) report(`${at}.path`)(`:${name} is captured by peer already`);
@@ -99,9 +99,12 @@ export function matchRequest(
   return match.peer === undefined ? inPath : Object.freeze({ ...inPeer, ...inPath });
 }
 
-/** Paths on which an upstream and a policy may disagree about where they lead. */
+/**
+ * Paths on which an upstream and a policy may disagree about where they lead. To a server `/%61dmin` is `/admin`
+ * (RFC 3986 §2.3): letters, digits and `-._~` need no escape, so one that has it would only get past a pattern.
+ */
 export function isUnsafePath(path: string): boolean {
-  return /\/\/|\\|%2e|%2f|%5c|(?:^|\/)\.\.?(?:\/|$)/i.test(path);
+  return /\/\/|[\\#]|%(?:2[def]|3\d|[46][1-9a-f]|[57][\da]|5[cf]|7e|00)|(?:^|\/)\.\.?(?:\/|$)/i.test(path);
 }
 
 const noCaptures: Captures = Object.freeze({});
@@ -116,11 +119,11 @@ function withoutQuery(path: string): string {
   return question === -1 ? path : path.slice(0, question);
 }
 
-/** Lower case, without the port; the brackets of an IPv6 address stay. */
+/** Lower case, without the port and the dot of the DNS root; the brackets of an IPv6 address stay. */
 function hostOf(host: string | undefined): string | undefined {
   if (host === undefined || host === '') return undefined;
   const end = host.startsWith('[') ? host.indexOf(']') + 1 : host.lastIndexOf(':');
-  return (end > 0 ? host.slice(0, end) : host).toLowerCase();
+  return (end > 0 ? host.slice(0, end) : host).toLowerCase().replace(/\.$/, '');
 }
 
 function pattern(

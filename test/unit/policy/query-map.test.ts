@@ -109,6 +109,8 @@ test('a host is compared in lower case and without its port, IPv6 brackets kept'
     ['[::1]', '[::1]:8080'],
     ['[::1]', '[::1]'],
     ['10.0.0.1', '10.0.0.1:80'],
+    ['api.example', 'api.example.'],
+    ['api.example', 'api.example.:443'],
   ] as const;
   for (const [host, sent] of table)
     assert.equal(pathOf(compile({ match: { host }, path: 'one' }), { host: sent }), 'one');
@@ -133,12 +135,26 @@ test('an unsafe path is denied when any query has a path, even if another query 
     '/a%5cb',
     '/a\\b',
     '/%2E',
+    '/%61dmin',
+    '/a%5A',
+    '/%7a%39',
+    '/a%2Db',
+    '/a%5Fb',
+    '/%7Ebob',
+    '/a#/b',
+    '/a%00/b',
   ];
   for (const path of unsafe) {
     const selection = map.select({ path: `${path}?q`, method: 'GET' });
     assert.ok(selection.kind === 'deny' && selection.reason === 'unsafe_path', path);
   }
-  for (const path of ['/a/..b', '/a.', '/...', '/a%20b', '/x?next=//evil/../']) {
+  for (const path of [
+    '/a/..b',
+    '/a.',
+    '/...',
+    '/a%20b%3A%40%5b%60%7b%7F%c3%a9%25',
+    '/x?next=//evil/../#%61',
+  ]) {
     assert.notEqual(pathOf(map, { path, method: 'GET' }), 'unsafe_path', path);
   }
 });
@@ -201,6 +217,7 @@ test('every problem of the configuration is reported with its key path', () => {
     [{ match: { method: ['GET', 'get'] }, path: 'a' }, [`${at}.match.method[1]`]],
     [{ match: { host: 'API.example' }, path: 'a' }, [`${at}.match.host`]],
     [{ match: { host: 'api.example:443' }, path: 'a' }, [`${at}.match.host`]],
+    [{ match: { host: 'api.example.' }, path: 'a' }, [`${at}.match.host`]],
     [{ path: '/' }, [`${at}.path`]],
     [{ path: 'a/../b' }, [`${at}.path`]],
     [{ path: 'a', set: { spiffe: {} } }, [`${at}.set.spiffe`]],
