@@ -58,7 +58,6 @@ export function createVerifyingAgent(trust: ServerTrust): VerifyingAgent {
       });
       sockets.add(socket);
       const fail = (error: Error): void => {
-        clearTimeout(timer);
         socket.destroy();
         const told = toIdentityError(error);
         if (told instanceof ServerIdentityError) refusal = told;
@@ -69,7 +68,10 @@ export function createVerifyingAgent(trust: ServerTrust): VerifyingAgent {
         () => socket.destroy(new TimeoutError(`no TLS handshake within ${handshakeMs} ms`)),
         handshakeMs,
       );
-      socket.once('close', () => sockets.delete(socket));
+      socket.once('close', () => {
+        clearTimeout(timer);
+        sockets.delete(socket);
+      });
       socket.once('error', fail);
       socket.once('secureConnect', () => {
         clearTimeout(timer);
