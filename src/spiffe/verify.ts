@@ -2,6 +2,7 @@ import type { X509Bundle, X509BundleSet } from './bundle.ts';
 import type { Certificate } from './certificate.ts';
 import { isRevoked } from './crl.ts';
 import { permitsUriHost } from './name-constraints.ts';
+import { isStronglySigned } from './signature-algorithm.ts';
 import { idOfTrustDomain, type SpiffeId, type TrustDomain, trustDomainOf } from './spiffe-id.ts';
 import { checkLeaf, refuse, type X509Refusal } from './x509-leaf.ts';
 import { maxChainLength } from './x509-svid.ts';
@@ -13,15 +14,6 @@ export type X509Verification =
 
 /** Signature checks spent on one chain: more than any honest one needs, few enough that a crafted one costs little. */
 const maxSignatureChecks = 64;
-
-/** MD2, MD5 and SHA-1 signatures: collisions can be bought. */
-const brokenSignatureAlgorithms: ReadonlySet<string> = new Set([
-  '1.2.840.113549.1.1.2',
-  '1.2.840.113549.1.1.4',
-  '1.2.840.113549.1.1.5',
-  '1.2.840.10040.4.3',
-  '1.2.840.10045.4.1',
-]);
 
 /**
  * Verifies a peer's X509-SVID (X509-SVID §5): the leaf's own rules, then RFC 5280 path validation at `now`
@@ -168,11 +160,10 @@ function checkNames(
 const directoryName = 4;
 
 function isSignedBy(certificate: Certificate, issuer: Certificate): boolean {
-  if (brokenSignatureAlgorithms.has(certificate.native.signatureAlgorithmOid ?? '')) return false;
   try {
-    return certificate.native.verify(issuer.publicKey);
+    return isStronglySigned(certificate.der) && certificate.native.verify(issuer.publicKey);
   } catch {
-    // OpenSSL throws when the algorithm does not fit the key.
+    // Malformed parameters, or OpenSSL when the algorithm does not fit the key.
     return false;
   }
 }
