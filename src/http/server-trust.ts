@@ -2,7 +2,7 @@ import { Agent as HttpsAgent } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect, getCACertificates, type TLSSocket } from 'node:tls';
-import { AppError, TimeoutError } from '../runtime/errors.ts';
+import { AppError } from '../runtime/errors.ts';
 import type { X509BundleSet } from '../spiffe/bundle.ts';
 import { type Certificate, parseCertificate } from '../spiffe/certificate.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
@@ -29,8 +29,6 @@ export class ServerIdentityError extends AppError {
   }
 }
 
-const handshakeMs = 10_000;
-
 export type VerifyingAgent = Readonly<{
   agent: HttpsAgent;
   /** The last server that did not prove its identity; node-fetch keeps only the text of an agent's error. */
@@ -39,7 +37,8 @@ export type VerifyingAgent = Readonly<{
 
 /**
  * An agent for `https:` whose connections exist only once the server has proved its identity; each is used for one
- * request, so the proof is always of now. `destroy` also ends connections that are still shaking hands. It uses no proxy.
+ * request, so the proof is always of now. It uses no proxy. Nothing here bounds time: `destroy` also ends connections that
+ * are still shaking hands.
  */
 export function createVerifyingAgent(trust: ServerTrust): VerifyingAgent {
   const sockets = new Set<TLSSocket>();
@@ -64,17 +63,9 @@ export function createVerifyingAgent(trust: ServerTrust): VerifyingAgent {
         // Node's own agents call back with an error alone.
         callback(told, undefined as unknown as Socket);
       };
-      const timer = setTimeout(
-        () => socket.destroy(new TimeoutError(`no TLS handshake within ${handshakeMs} ms`)),
-        handshakeMs,
-      );
-      socket.once('close', () => {
-        clearTimeout(timer);
-        sockets.delete(socket);
-      });
+      socket.once('close', () => sockets.delete(socket));
       socket.once('error', fail);
       socket.once('secureConnect', () => {
-        clearTimeout(timer);
         socket.removeListener('error', fail);
         const fault = faultOf(trust, socket);
         if (fault === undefined) callback(null, socket);
