@@ -1,7 +1,11 @@
+import type { Sleep } from '../runtime/abort.ts';
+import { AbortedError } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/log.ts';
 import { createX509Authority } from '../spiffe/authority.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
 import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import type { SnapshotReader, TrustSnapshot } from '../trust/snapshot.ts';
+import { type CrlChoice, chooseCrls } from './crls.ts';
 import {
   type Catalog,
   type CatalogOptions,
@@ -14,32 +18,69 @@ import {
 /** Gives the catalog of the current snapshot and JWT-SVIDs, made once for all streams. */
 export interface Catalogs {
   current(): Catalog;
+  /** Yields whenever time alone has changed the catalog: a CRL comes of age or goes out of date. Ends with `signal`. */
+  changes(signal: AbortSignal): AsyncIterable<unknown>;
 }
+
+/** Timers are not to be trusted with long waits, and this is well below the margin that CRLs are taken out with. */
+const lookAgainMs = 15_000;
 
 const standInTtlMs = 10 * 365 * 24 * 3600 * 1000;
 
-/** `now` in milliseconds dates the stand-in authority, whose key is dropped as soon as it has signed itself. */
-export async function createCatalogs(
-  snapshots: SnapshotReader,
-  jwtSvids: () => JwtSvidsByAudience,
-  options: CatalogOptions,
-  now: number,
-): Promise<Catalogs> {
-  const unsatisfiable = await createStandIn(now);
+/** Catalogs over `snapshots` and `jwtSvids`; a domain whose CRLs are left out is told to the log once for each reason. */
+export async function createCatalogs(deps: {
+  snapshots: SnapshotReader;
+  jwtSvids: () => JwtSvidsByAudience;
+  options: CatalogOptions;
+  now: () => number;
+  sleep: Sleep;
+  log: Logger;
+}): Promise<Catalogs> {
+  const { snapshots, jwtSvids, options, now, sleep, log } = deps;
+  const unsatisfiable = await createStandIn(now());
   let known = noKnownDomains;
-  let latest: { snapshot: TrustSnapshot; tokens: JwtSvidsByAudience; catalog: Catalog } | undefined;
+  let choice: { snapshot: TrustSnapshot; chosen: CrlChoice } | undefined;
+  let latest: { choice: CrlChoice; tokens: JwtSvidsByAudience; catalog: Catalog } | undefined;
+
+  function chooseNow(snapshot: TrustSnapshot): CrlChoice {
+    if (choice?.snapshot === snapshot && now() < choice.chosen.until) return choice.chosen;
+    const chosen = chooseCrls(snapshot, now());
+    for (const [trustDomain, reason] of chosen.leftOut) {
+      if (choice?.chosen.leftOut.get(trustDomain) === reason) continue;
+      log.warn({ trustDomain, reason }, 'CRLs are kept from Envoy, which would refuse everybody with them');
+    }
+    choice = { snapshot, chosen };
+    return chosen;
+  }
 
   function current(): Catalog {
     const snapshot = snapshots.current();
     const tokens = jwtSvids();
-    if (latest?.snapshot !== snapshot || latest.tokens !== tokens) {
+    const chosen = chooseNow(snapshot);
+    if (latest?.choice !== chosen || latest.tokens !== tokens) {
       known = rememberDomains(known, snapshot);
-      latest = { snapshot, tokens, catalog: createCatalog(snapshot, tokens, known, unsatisfiable, options) };
+      const catalog = createCatalog(snapshot, tokens, known, unsatisfiable, options, chosen.crls);
+      latest = { choice: chosen, tokens, catalog };
     }
     return latest.catalog;
   }
 
-  return Object.freeze({ current });
+  async function* changes(signal: AbortSignal): AsyncIterable<unknown> {
+    let seen = choice?.chosen;
+    while (!signal.aborted) {
+      try {
+        await sleep(lookAgainMs, signal);
+      } catch (error) {
+        if (error instanceof AbortedError) return;
+        throw error;
+      }
+      const chosen = chooseNow(snapshots.current());
+      if (chosen !== seen) yield undefined;
+      seen = chosen;
+    }
+  }
+
+  return Object.freeze({ current, changes });
 }
 
 async function createStandIn(now: number): Promise<Certificate> {

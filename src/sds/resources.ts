@@ -4,6 +4,7 @@ import type { JwtSvid } from '../spiffe/jwt-svid.ts';
 import { idOfTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 import { defaultSvid, type TrustSnapshot } from '../trust/snapshot.ts';
+import { type CrlsByDomain, noCrls } from './crls.ts';
 import { type Aliases, type NameKind, parseResourceName } from './names.ts';
 import {
   encodeGenericSecret,
@@ -73,7 +74,7 @@ export function rememberDomains(known: KnownDomains, snapshot: TrustSnapshot): K
 
 /**
  * The resources of a snapshot, with the JWT-SVIDs of its default identity; `known` includes its own domains
- * (`rememberDomains`). `unsatisfiable` is the certificate of an authority whose key nobody has: it stands in wherever an
+ * (`rememberDomains`) and `crls` are those that `chooseCrls` chose. `unsatisfiable` is the certificate of an authority whose key nobody has: it stands in wherever an
  * empty bundle would have to go out, because Envoy refuses an empty one and keeps its old trust.
  */
 export function createCatalog(
@@ -82,9 +83,10 @@ export function createCatalog(
   known: KnownDomains,
   unsatisfiable: Certificate,
   options: CatalogOptions,
+  crls: CrlsByDomain = noCrls,
 ): Catalog {
   const create = (spiffeValidator: boolean): ResourceView =>
-    createView({ snapshot, jwtSvids, known, unsatisfiable, options, spiffeValidator });
+    createView({ snapshot, jwtSvids, crls, known, unsatisfiable, options, spiffeValidator });
   const views = [create(false), create(true)] as const;
   return Object.freeze({
     ready: known.own !== undefined,
@@ -100,6 +102,7 @@ export function answerVersion(resources: readonly Resource[]): string {
 type ViewContext = Readonly<{
   snapshot: TrustSnapshot;
   jwtSvids: JwtSvidsByAudience;
+  crls: CrlsByDomain;
   known: KnownDomains;
   unsatisfiable: Certificate;
   options: CatalogOptions;
@@ -196,14 +199,11 @@ function bundleResource(
   const bundle = context.snapshot.bundles.get(trustDomain);
   if (bundle === undefined && !context.known.all.has(trustDomain)) return undefined;
   const authorities = inStableOrder(bundle?.authorities ?? []);
-  const trusted = authorities.length > 0 ? authorities : [context.unsatisfiable];
-  return validationResource(
-    context,
-    name,
-    kind,
-    [{ trustDomain, authorities: trusted }],
-    bundle === undefined,
-  );
+  const trusted =
+    authorities.length > 0
+      ? { trustDomain, authorities, crls: crlsOf(context, trustDomain) }
+      : { trustDomain, authorities: [context.unsatisfiable] };
+  return validationResource(context, name, kind, [trusted], bundle === undefined);
 }
 
 function allBundlesResource(context: ViewContext, name: string): Resource | undefined {
@@ -211,7 +211,11 @@ function allBundlesResource(context: ViewContext, name: string): Resource | unde
   if (!context.spiffeValidator) return undefined;
   const trust = [...context.snapshot.bundles.values()]
     .filter((bundle) => bundle.authorities.length > 0)
-    .map(({ trustDomain, authorities }) => ({ trustDomain, authorities: inStableOrder(authorities) }))
+    .map(({ trustDomain, authorities }) => ({
+      trustDomain,
+      authorities: inStableOrder(authorities),
+      crls: crlsOf(context, trustDomain),
+    }))
     .sort((a, b) => compare(a.trustDomain, b.trustDomain));
   if (trust.length > 0) return validationResource(context, name, 'all_bundles', trust, false);
   const [formerly] = [...context.known.all].sort(compare);
@@ -232,6 +236,7 @@ function validationResource(
     : encodeTrustedCa(
         name,
         trust.flatMap(({ authorities }) => authorities),
+        trust.flatMap(({ crls = [] }) => crls),
       );
   return Object.freeze({
     name,
@@ -247,6 +252,11 @@ function validationResource(
 function inStableOrder(authorities: readonly Certificate[]): readonly Certificate[] {
   const unique = new Map(authorities.map((certificate) => [certificate.fingerprint, certificate]));
   return [...unique.values()].sort((a, b) => compare(a.fingerprint, b.fingerprint));
+}
+
+function crlsOf({ crls }: ViewContext, trustDomain: TrustDomain): readonly Buffer[] {
+  const unique = new Map((crls.get(trustDomain) ?? []).map((crl) => [digest([crl]), crl]));
+  return [...unique].sort(([a], [b]) => compare(a, b)).map(([, crl]) => crl);
 }
 
 function compare(a: string, b: string): number {

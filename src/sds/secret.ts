@@ -1,5 +1,10 @@
 import { messageCodec } from '../grpc/protos.ts';
-import { type Certificate, encodeCertificatesPem, encodePrivateKeyPem } from '../spiffe/certificate.ts';
+import {
+  type Certificate,
+  encodeCertificatesPem,
+  encodeCrlPem,
+  encodePrivateKeyPem,
+} from '../spiffe/certificate.ts';
 import type { TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 
@@ -10,6 +15,8 @@ export const secretTypeUrl = 'type.googleapis.com/envoy.extensions.transport_soc
 export type Trust = readonly Readonly<{
   trustDomain: TrustDomain;
   authorities: readonly Certificate[];
+  /** DER; see chooseCrls. */
+  crls?: readonly Buffer[] | undefined;
 }>[];
 
 const secretCodec = messageCodec('envoy.extensions.transport_sockets.tls.v3.Secret');
@@ -35,9 +42,10 @@ export function encodeTlsCertificate(name: string, svid: X509Svid): Buffer {
  */
 export function encodeSpiffeValidator(name: string, trust: Trust): Buffer {
   const value = validatorCodec.encode({
-    trustDomains: trust.map(({ trustDomain, authorities }) => ({
+    trustDomains: trust.map(({ trustDomain, authorities, crls = [] }) => ({
       name: trustDomain,
-      trustBundle: { inlineBytes: encodeCertificatesPem(authorities) },
+      // The validator reads CRLs here; it ignores those of the validation context.
+      trustBundle: { inlineBytes: Buffer.concat([encodeCertificatesPem(authorities), encodeCrls(crls)]) },
     })),
   });
   return secretCodec.encode({
@@ -53,10 +61,21 @@ export function encodeGenericSecret(name: string, token: string): Buffer {
   return secretCodec.encode({ name, genericSecret: { secret: { inlineString: token } } });
 }
 
-/** A Secret message with plain `trusted_ca`, for the authorities of one trust domain. */
-export function encodeTrustedCa(name: string, authorities: readonly Certificate[]): Buffer {
+/** A Secret message with plain `trusted_ca` and `crl`, for the authorities of one trust domain. */
+export function encodeTrustedCa(
+  name: string,
+  authorities: readonly Certificate[],
+  crls: readonly Buffer[] = [],
+): Buffer {
   return secretCodec.encode({
     name,
-    validationContext: { trustedCa: { inlineBytes: encodeCertificatesPem(authorities) } },
+    validationContext: {
+      trustedCa: { inlineBytes: encodeCertificatesPem(authorities) },
+      ...(crls.length === 0 ? {} : { crl: { inlineBytes: encodeCrls(crls) } }),
+    },
   });
+}
+
+function encodeCrls(crls: readonly Buffer[]): Buffer {
+  return Buffer.concat(crls.map(encodeCrlPem));
 }

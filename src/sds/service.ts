@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { CallContext, Service } from '../grpc/service.ts';
+import { type Sleep, sleep } from '../runtime/abort.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
 import { createCatalogs } from './catalogs.ts';
@@ -42,6 +43,7 @@ export function createSdsService(deps: {
   log: Logger;
   meter: SdsMeter;
   now: () => number;
+  sleep?: Sleep | undefined;
 }): Sds {
   const { snapshots, jwtSvids, options, now } = deps;
   const settings: StreamSettings = Object.freeze({
@@ -49,7 +51,11 @@ export function createSdsService(deps: {
     unknownNames: options.unknownNames,
     maxNames: defaultLimits.maxNames,
   });
-  const catalogsReady = createCatalogs(snapshots, () => jwtSvids?.current() ?? noJwtSvids, options, now());
+  const catalogsReady = createCatalogs({
+    ...deps,
+    jwtSvids: () => jwtSvids?.current() ?? noJwtSvids,
+    sleep: deps.sleep ?? sleep,
+  });
   const open = new Map<string, () => SdsClient>();
   const nextStreamId = createStreamIds();
 
@@ -69,6 +75,7 @@ export function createSdsService(deps: {
       const catalogs = await catalogsReady;
       const changes = (until: AbortSignal) => [
         snapshots.changes(until),
+        catalogs.changes(until),
         ...(jwtSvids === undefined ? [] : [jwtSvids.changes(until)]),
       ];
       for await (const event of mergeEvents(requests, changes, signal)) {

@@ -1,7 +1,24 @@
 import { verify } from 'node:crypto';
 import { MalformedError } from '../runtime/errors.ts';
 import type { Certificate } from './certificate.ts';
-import { decodeOid, derTag, expectTag, readSingleDer, splitDer } from './der.ts';
+import {
+  type DerElement,
+  decodeBoolean,
+  decodeOid,
+  decodeTime,
+  derTag,
+  expectTag,
+  readSingleDer,
+  splitDer,
+} from './der.ts';
+
+/**
+ * Whether a CRL can be relied on for all that an authority issues. That may change by itself at `until`, in milliseconds
+ * since the epoch.
+ */
+export type CrlFitness = Readonly<
+  { fit: true; until: number } | { fit: false; fault: string; until: number }
+>;
 
 /** Hashes by signature algorithm (RFC 5758, RFC 4055, RFC 8410); null where the key alone says it. */
 const hashes: ReadonlyMap<string, string | null> = new Map([
@@ -14,10 +31,12 @@ const hashes: ReadonlyMap<string, string | null> = new Map([
   ['1.3.101.112', null],
 ]);
 
+const extensionsTag = 0xa0;
+
 /**
  * True when one of the CRLs (DER, RFC 5280 §5) names the certificate and is signed by its issuer. Only a hit is proof:
- * a CRL that is broken, out of date or of another issuer revokes nothing, and none is ever required. Costs a search for
- * bytes while the serial is on no list. Never throws.
+ * a CRL that is broken or of another issuer revokes nothing, none is ever required, and one that is out of date revokes
+ * as before. Costs a search for bytes while the serial is on no list. Never throws.
  */
 export function isRevoked(certificate: Certificate, issuer: Certificate, crls: readonly Buffer[]): boolean {
   if (crls.length === 0) return false;
@@ -25,45 +44,112 @@ export function isRevoked(certificate: Certificate, issuer: Certificate, crls: r
   return crls.some((crl) => crl.includes(serial) && names(crl, serial, issuer));
 }
 
-function names(crl: Buffer, serial: Buffer, issuer: Certificate): boolean {
+/**
+ * Whether a reader that demands a CRL for every certificate, as Envoy does, can rely on this one for what `authority`
+ * has issued, at `now` (milliseconds): signed by it in a way that can be verified here, up to date, and plain, that is
+ * without critical extensions, which make it say less or other things. Never throws.
+ */
+export function fitnessOf(crl: Buffer, authority: Certificate, now: number): CrlFitness {
   try {
-    const [tbs, algorithm, signature] = splitDer(readSingleDer(crl, derTag.sequence).content);
-    const signed = expectTag(tbs, derTag.sequence);
-    const fields = [...splitDer(signed.content)];
-    if (fields[0]?.tag === derTag.integer) fields.shift();
-    const [, name, ...rest] = fields;
-    if (!expectTag(name, derTag.sequence).raw.equals(issuer.subjectDer)) return false;
-    // Behind the times, the list of entries is the only SEQUENCE; it is left out when it is empty.
-    const entries = rest.find(({ tag }) => tag === derTag.sequence);
-    const listed = splitDer(entries?.content ?? Buffer.of()).some(
-      ({ content }) => splitDer(content)[0]?.raw.equals(serial) === true,
-    );
-    return listed && isSigned(signed.raw, algorithmOf(algorithm?.content), signature?.content, issuer);
+    return judge(openCrl(crl), authority, now);
+  } catch (error) {
+    if (error instanceof MalformedError) return unfit('malformed');
+    throw error;
+  }
+}
+
+type OpenCrl = Readonly<{
+  /** What is signed. */
+  tbs: DerElement;
+  issuer: DerElement;
+  /** What follows the issuer: times, entries, extensions. */
+  rest: readonly DerElement[];
+  algorithm: string;
+  signature: Buffer;
+}>;
+
+function openCrl(crl: Buffer): OpenCrl {
+  const [tbs, algorithm, signature, ...others] = splitDer(readSingleDer(crl, derTag.sequence).content);
+  if (others.length > 0) throw new MalformedError('CRL goes on behind its signature');
+  const fields = [...splitDer(expectTag(tbs, derTag.sequence).content)];
+  // version is optional; signature and issuer follow it.
+  if (fields[0]?.tag === derTag.integer) fields.shift();
+  const [innerAlgorithm, issuer, ...rest] = fields;
+  const { content: bits } = expectTag(signature, derTag.bitString);
+  // §5.1.1.2: the signed and the unsigned copy of the algorithm are the same; a signature is whole bytes.
+  if (!expectTag(innerAlgorithm, derTag.sequence).raw.equals(expectTag(algorithm, derTag.sequence).raw)) {
+    throw new MalformedError('CRL names two signature algorithms');
+  }
+  if (bits[0] !== 0) throw new MalformedError('CRL has a signature that is not whole bytes');
+  return {
+    tbs: expectTag(tbs, derTag.sequence),
+    issuer: expectTag(issuer, derTag.sequence),
+    rest,
+    algorithm: decodeOid(expectTag(splitDer(innerAlgorithm?.content ?? Buffer.of())[0], derTag.oid).content),
+    signature: bits.subarray(1),
+  };
+}
+
+function judge(crl: OpenCrl, authority: Certificate, now: number): CrlFitness {
+  if (!crl.issuer.raw.equals(authority.subjectDer)) return unfit('of another issuer');
+  if (isSigned(crl, authority) !== true) return unfit('not signed by its issuer in a way that is known');
+  if (authority.keyUsage?.has('cRLSign') !== true) return unfit('of an issuer without the key usage cRLSign');
+  const [thisUpdate, second] = crl.rest;
+  const extensions = crl.rest.find(({ tag }) => tag === extensionsTag);
+  if (
+    entriesOf(crl).some(({ content }) => hasCritical(splitDer(content)[2])) ||
+    (extensions !== undefined && hasCritical(readSingleDer(extensions.content, derTag.sequence)))
+  ) {
+    return unfit('with a critical extension');
+  }
+  const from = decodeTime(thisUpdate);
+  if (from > now) return { fit: false, fault: 'not valid yet', until: from };
+  const isTime = second?.tag === derTag.utcTime || second?.tag === derTag.generalizedTime;
+  const until = isTime ? decodeTime(second) : Number.POSITIVE_INFINITY;
+  return until > now ? { fit: true, until } : unfit('out of date');
+}
+
+function unfit(fault: string): CrlFitness {
+  return { fit: false, fault, until: Number.POSITIVE_INFINITY };
+}
+
+function names(der: Buffer, serial: Buffer, issuer: Certificate): boolean {
+  try {
+    const crl = openCrl(der);
+    if (!crl.issuer.raw.equals(issuer.subjectDer)) return false;
+    const listed = entriesOf(crl).some(({ content }) => splitDer(content)[0]?.raw.equals(serial) === true);
+    // The source of the CRL is trusted with more than this; one that cannot be checked counts, or it would be in vain.
+    return listed && isSigned(crl, issuer) !== false;
   } catch (error) {
     if (error instanceof MalformedError) return false;
     throw error;
   }
 }
 
-function isSigned(
-  signed: Buffer,
-  algorithm: string,
-  signature: Buffer | undefined,
-  issuer: Certificate,
-): boolean {
+/** Behind the times, the list of entries is the only SEQUENCE; it is left out when it is empty. */
+function entriesOf({ rest }: OpenCrl): readonly DerElement[] {
+  return splitDer(rest.find(({ tag }) => tag === derTag.sequence)?.content ?? Buffer.of());
+}
+
+/** Undefined for an algorithm that is not known here. */
+function isSigned({ algorithm, tbs, signature }: OpenCrl, issuer: Certificate): boolean | undefined {
   const hash = hashes.get(algorithm);
-  // The source of the CRL is trusted with more than this; one that cannot be checked counts, or it would be in vain.
-  if (hash === undefined || signature === undefined) return true;
+  if (hash === undefined) return undefined;
   try {
-    return verify(hash, signed, issuer.publicKey, signature.subarray(1));
+    return verify(hash, tbs.raw, issuer.publicKey, signature);
   } catch {
     // OpenSSL throws when the algorithm does not fit the key: then the CRL is another issuer's of the same name.
     return false;
   }
 }
 
-function algorithmOf(content: Buffer | undefined): string {
-  return decodeOid(expectTag(splitDer(content ?? Buffer.of())[0], derTag.oid).content);
+/** `extensions` is a SEQUENCE of Extension; without it there is none. */
+function hasCritical(extensions: DerElement | undefined): boolean {
+  if (extensions === undefined) return false;
+  return splitDer(expectTag(extensions, derTag.sequence).content).some((extension) => {
+    const [, critical] = splitDer(expectTag(extension, derTag.sequence).content);
+    return critical?.tag === derTag.boolean && decodeBoolean(critical.content);
+  });
 }
 
 function encodeSerial(hex: string): Buffer {

@@ -69,7 +69,7 @@ export function decodeX509Context(bytes: Buffer, now: number): X509Context {
   }
   return Object.freeze({
     svids: Object.freeze([first, ...others] as const),
-    bundles: withCrls(bundles, message.crl),
+    bundles: withCrls(bundles, parsed, message.crl),
   });
 }
 
@@ -143,17 +143,24 @@ function* byTrustDomain(map: Readonly<Record<string, Buffer>>): Iterable<[TrustD
   }
 }
 
-/** Gives each CRL to the bundles one of whose authorities has its issuer's name; nobody could use the others. */
+/**
+ * Gives each CRL to the bundles one of whose authorities, or of the intermediates of our SVIDs, has its issuer's name;
+ * nobody could use the others.
+ */
 function withCrls(
   bundles: ReadonlyMap<TrustDomain, readonly Certificate[]>,
+  svids: readonly X509Svid[],
   crls: readonly Buffer[],
 ): X509BundleSet {
   bound(crls.length, maxCrls, 'CRLs');
   const issued = crls.map((der) => ({ der, issuer: within('a CRL', () => crlIssuerDer(der)) }));
   const result = new Map<TrustDomain, X509Bundle>();
   for (const [trustDomain, authorities] of bundles) {
+    const intermediates = svids
+      .filter(({ spiffeId }) => trustDomainOf(spiffeId) === trustDomain)
+      .flatMap(({ chain }) => chain.slice(1));
     const own = issued.filter(({ issuer }) =>
-      authorities.some(({ subjectDer }) => subjectDer.equals(issuer)),
+      [...authorities, ...intermediates].some(({ subjectDer }) => subjectDer.equals(issuer)),
     );
     result.set(
       trustDomain,

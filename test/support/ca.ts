@@ -50,8 +50,16 @@ export interface TestAuthority {
   intermediate(template?: CertificateTemplate): Promise<TestAuthority>;
   /** A correct X509-SVID with the chain given. */
   svid(id: string, options?: { hint?: string; through?: readonly TestAuthority[] }): Promise<X509Svid>;
-  /** A CRL that names the certificates. */
-  crl(revoked: readonly Certificate[], times?: { nextUpdate?: number }): Promise<Buffer>;
+  /** A CRL that names the certificates; dated around `testNow`. `nextUpdate` null leaves that out. */
+  crl(
+    revoked: readonly Certificate[],
+    template?: {
+      thisUpdate?: number;
+      nextUpdate?: number | null;
+      extensions?: readonly x509.Extension[];
+      entryExtensions?: readonly x509.Extension[];
+    },
+  ): Promise<Buffer>;
 }
 
 /** The clock of tests that do not care: certificates of this file are valid around it. */
@@ -155,17 +163,20 @@ function createAuthority(
       const chain = [leaf.certificate, ...through.map((intermediate) => intermediate.certificate)] as const;
       return { spiffeId, chain, privateKey: leaf.privateKey, hint };
     },
-    async crl(revoked, { nextUpdate = testNow + hourMs } = {}) {
+    async crl(revoked, template = {}) {
+      const { thisUpdate = testNow - hourMs, nextUpdate = testNow + hourMs } = template;
       const crl = await x509.X509CrlGenerator.create(
         {
           issuer,
-          thisUpdate: new Date(testNow - hourMs),
-          nextUpdate: new Date(nextUpdate),
+          thisUpdate: new Date(thisUpdate),
+          ...(nextUpdate === null ? {} : { nextUpdate: new Date(nextUpdate) }),
+          extensions: [...(template.extensions ?? [])],
           signingAlgorithm: { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' },
           signingKey: keys.privateKey,
           entries: revoked.map(({ serial }) => ({
             serialNumber: serial.padStart(serial.length + (serial.length % 2), '0'),
             revocationDate: new Date(testNow - hourMs),
+            extensions: [...(template.entryExtensions ?? [])],
           })),
         },
         webcrypto,

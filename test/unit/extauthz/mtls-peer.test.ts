@@ -220,3 +220,19 @@ test('what is remembered is bounded and still right when it was forgotten', asyn
     assert.equal(codeOf(ask(source, { certificate })), 'peer');
   }
 });
+
+test('a revoked certificate is refused once the CRL is held, others of its authority pass on', async () => {
+  const [revoked, other] = [await trust.own.svid(web), await trust.own.svid(web)];
+  const source = sourceWith('required');
+  const check = (leaf: typeof revoked, snapshot: TrustSnapshot): PeerResult | undefined =>
+    ask(source, { certificate: urlEncodedPem(leaf.chain[0]) }, snapshot);
+  assert.equal(codeOf(check(revoked, trust.snapshot)), 'peer');
+  const held: TrustSnapshot = {
+    ...trust.snapshot,
+    version: trust.snapshot.version + 1,
+    bundles: x509Bundles(x509Bundle('example.org', [trust.own], [await trust.own.crl([revoked.chain[0]])])),
+  };
+  assert.equal(codeOf(check(revoked, held)), 'untrusted_chain');
+  assert.match(messageOf(check(revoked, held)), /is revoked/);
+  assert.equal(codeOf(check(other, held)), 'peer');
+});

@@ -1,7 +1,9 @@
+import 'reflect-metadata';
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
+import { Extension } from '@peculiar/x509';
 import fc from 'fast-check';
-import { isRevoked } from '../../../src/spiffe/crl.ts';
+import { fitnessOf, isRevoked } from '../../../src/spiffe/crl.ts';
 import { verifyX509Svid } from '../../../src/spiffe/verify.ts';
 import { createTestAuthority, testNow, x509Bundle, x509Bundles } from '../../support/ca.ts';
 
@@ -66,4 +68,75 @@ test('a CRL with any byte changed revokes what it did or nothing', () => {
     }),
     { numRuns: 1000 },
   );
+});
+
+describe('a CRL for a reader that demands one', () => {
+  const hourMs = 3_600_000;
+  const faultOf = (der: Buffer, authority = root, now = testNow): string | undefined => {
+    const fitness = fitnessOf(der, authority.certificate, now);
+    return fitness.fit ? undefined : fitness.fault;
+  };
+
+  test('is fit for the authority that signed it, until the next update is due', async () => {
+    assert.deepEqual(fitnessOf(crl, root.certificate, testNow), { fit: true, until: testNow + hourMs });
+    assert.equal(faultOf(crl, root, testNow + hourMs), 'out of date');
+    const endless = await root.crl([revoked], { nextUpdate: null });
+    assert.deepEqual(fitnessOf(endless, root.certificate, testNow), {
+      fit: true,
+      until: Number.POSITIVE_INFINITY,
+    });
+    assert.equal(faultOf(await root.crl([])), undefined);
+  });
+
+  test('is not fit for another authority of the same name, nor of another name', async () => {
+    assert.equal(faultOf(crl, sameName), 'not signed by its issuer in a way that is known');
+    const stranger = await createTestAuthority(own, { subject: 'CN=stranger', keysOf: root });
+    assert.equal(faultOf(crl, stranger), 'of another issuer');
+  });
+
+  test('is not fit from an authority that may not sign CRLs', async () => {
+    const silent = await createTestAuthority(own, { keyUsage: ['keyCertSign'] });
+    assert.equal(faultOf(await silent.crl([]), silent), 'of an issuer without the key usage cRLSign');
+  });
+
+  test('is not fit before its time, and says when that comes', async () => {
+    const thisUpdate = testNow + 1000;
+    const early = await root.crl([], { thisUpdate });
+    assert.deepEqual(fitnessOf(early, root.certificate, testNow), {
+      fit: false,
+      fault: 'not valid yet',
+      until: thisUpdate,
+    });
+  });
+
+  test('is not fit with a critical extension of its own or of an entry; others do no harm', async () => {
+    const oid = '1.3.6.1.4.1.99999.1';
+    const critical = [new Extension(oid, true, Buffer.from('0500', 'hex'))];
+    const plain = [new Extension(oid, false, Buffer.from('0500', 'hex'))];
+    assert.equal(faultOf(await root.crl([revoked], { extensions: critical })), 'with a critical extension');
+    assert.equal(
+      faultOf(await root.crl([revoked], { entryExtensions: critical })),
+      'with a critical extension',
+    );
+    assert.equal(
+      faultOf(await root.crl([revoked], { extensions: plain, entryExtensions: plain })),
+      undefined,
+    );
+  });
+
+  test('with any byte changed is fit no more, and never throws', () => {
+    fc.assert(
+      fc.property(fc.nat(crl.length - 1), fc.integer({ min: 1, max: 255 }), (at, flip) => {
+        const changed = Buffer.from(crl);
+        changed[at] = (changed[at] ?? 0) ^ flip;
+        assert.notEqual(faultOf(changed), undefined);
+      }),
+      { numRuns: 1000 },
+    );
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
+        assert.notEqual(faultOf(Buffer.from(bytes)), undefined);
+      }),
+    );
+  });
 });

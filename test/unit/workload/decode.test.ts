@@ -6,6 +6,7 @@ import { AppError, LimitError, MalformedError } from '../../../src/runtime/error
 import { createJwtSigner, createX509Authority } from '../../../src/spiffe/authority.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
 import { decodeJwtBundles, decodeJwtSvids, decodeX509Context } from '../../../src/workload/decode.ts';
+import { createTestAuthority } from '../../support/ca.ts';
 
 const now = Date.parse('2026-01-01T00:00:00Z');
 const ttlMs = 3_600_000;
@@ -133,6 +134,29 @@ describe('X509SVIDResponse', () => {
     const { bundles } = decodeX509Context(bytes, now);
     assert.deepEqual(bundles.get(partner)?.crls, [crl]);
     assert.deepEqual(bundles.get(own)?.crls, []);
+  });
+
+  it('gives the CRL of an intermediate of our chain to the bundle of its domain', async () => {
+    const times = { notBefore: now - ttlMs, notAfter: now + ttlMs };
+    const ca = await createTestAuthority('own.test', times);
+    const intermediate = await ca.intermediate(times);
+    const leaf = await intermediate.leaf({ uris: [web], ...times });
+    const crl = crlOf(intermediate.certificate.subjectDer);
+    const bytes = x509.encode({
+      svids: [
+        {
+          spiffeId: web,
+          x509Svid: Buffer.concat([leaf.certificate.der, intermediate.certificate.der]),
+          x509SvidKey: leaf.privateKey,
+          bundle: ca.certificate.der,
+        },
+      ],
+      federatedBundles: { 'spiffe://partner.test': partnerAuthority.certificate.der },
+      crl: [crl],
+    });
+    const { bundles } = decodeX509Context(bytes, now);
+    assert.deepEqual(bundles.get(own)?.crls, [crl]);
+    assert.deepEqual(bundles.get(partner)?.crls, []);
   });
 
   const broken: readonly [string, () => Promise<object>, RegExp][] = [
