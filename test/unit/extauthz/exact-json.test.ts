@@ -17,6 +17,37 @@ test('numbers that a double cannot hold are written back digit by digit', () => 
   }
 });
 
+test('numbers keep their digits wherever they stand, and strings that look like them stay strings', () => {
+  const texts = [
+    '{"a":[1e400,"1e400",{"b":12345678901234567890,"2":1}],"12345678901234567890":1,"1e400":"\\"1e400"}',
+    '[1e400,1,-1e-400,0.5,[[12345678901234567890]],null,true,"\\\\",1e999]',
+  ];
+  for (const text of texts) {
+    const digitsOnly = JSON.stringify(parseExactJson(text));
+    assert.equal(digitsOnly.length, text.length);
+    assert.deepEqual(JSON.parse(digitsOnly), JSON.parse(text));
+  }
+});
+
+test('any mix of numbers comes back as it was written', () => {
+  const digits = fc.stringMatching(/^[1-9]\d{0,30}$/);
+  const number = fc.oneof(
+    digits,
+    fc.tuple(digits, digits).map(([a, b]) => `-${a}.${b}1`),
+    fc.tuple(digits, fc.integer({ min: 400, max: 9999 })).map(([a, e]) => `${a}e${e}`),
+  );
+  const exact = fc.tuple(number, fc.string()).map(([n, s]) => `[${n},${JSON.stringify(s)}]`);
+  fc.assert(
+    fc.property(fc.array(exact), (items) => {
+      const text = `[${items.join(',')}]`;
+      const again = JSON.stringify(parseExactJson(text));
+      // Short decimals may be written another way, but never as another number.
+      for (const long of text.match(/\d[\d.]{15,}(?:e\d+)?/g) ?? []) assert.ok(again.includes(long), long);
+      assert.deepEqual(JSON.parse(again), JSON.parse(text));
+    }),
+  );
+});
+
 test('other numbers are plain numbers', () => {
   const text = '[1,-2.5,1e3,0.1,9007199254740991,0e9,-0,123456.789e-3,"12345678901234567890"]';
   assert.deepEqual(parseExactJson(text), [
