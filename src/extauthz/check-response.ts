@@ -5,7 +5,7 @@ import type { OkHttpResponse } from '../grpc/generated/envoy/service/auth/v3/OkH
 import type { StatusCode } from '../grpc/generated/envoy/type/v3/StatusCode.ts';
 import { Status } from '../grpc/status.ts';
 import type { AllowDecision, JsonObject, NameValue } from '../policy/decision.ts';
-import { type Outcome, reasonCodeOf, reasonOf } from './outcome.ts';
+import { type Forwarded, type Outcome, reasonCodeOf, reasonOf } from './outcome.ts';
 import type { ReasonCode } from './reason.ts';
 import { encodeStruct } from './struct.ts';
 
@@ -49,6 +49,7 @@ export function buildCheckResponse(
 /** True when the response depends on nothing but the kind of outcome, its reason code and the decision ID. */
 export function isPlain(outcome: Outcome): boolean {
   if (metadataOf(outcome) !== undefined) return false;
+  if (!isNo(outcome) && credentialsOf(outcome).length > 0) return false;
   if (outcome.kind === 'allowed') return !hasMutations(outcome.decision);
   if (outcome.kind !== 'denied') return true;
   const { reason, code, headers, body, httpStatus } = outcome.decision;
@@ -59,6 +60,10 @@ type No = Exclude<Outcome, { kind: 'allowed' | 'lifted' }>;
 
 function isNo(outcome: Outcome): outcome is No {
   return outcome.kind !== 'allowed' && outcome.kind !== 'lifted';
+}
+
+function credentialsOf({ credentials }: Forwarded): readonly NameValue[] {
+  return credentials ?? [];
 }
 
 function metadataOf(outcome: Outcome): JsonObject | undefined {
@@ -101,14 +106,22 @@ function okResponse(
   outcome: Exclude<Outcome, No>,
   { headerMode }: ResponseOptions,
 ): { okResponse?: OkHttpResponse } {
-  if (outcome.kind === 'lifted') return { okResponse: {} };
+  const credentials = credentialsOf(outcome);
+  // In no header mode may a header of the client's survive where a credential goes.
+  const ours = overwritingHeaders(credentials);
+  if (outcome.kind === 'lifted') return { okResponse: ours.length === 0 ? {} : { headers: ours } };
   const { decision } = outcome;
-  if (!hasMutations(decision)) return {};
-  const { headers } = decision;
+  if (!hasMutations(decision) && ours.length === 0) return {};
+  const taken = new Set(credentials.map(({ name }) => name.toLowerCase()));
+  const headers = decision.headers.filter(({ name }) => !taken.has(name.toLowerCase()));
   return {
     okResponse: {
-      headers: headerMode === 'overwrite' ? overwritingHeaders(headers) : headers.map(plainHeader),
-      headersToRemove: [...decision.requestHeadersToRemove],
+      headers: [
+        ...(headerMode === 'overwrite' ? overwritingHeaders(headers) : headers.map(plainHeader)),
+        ...ours,
+      ],
+      // Envoy removes after it has set.
+      headersToRemove: decision.requestHeadersToRemove.filter((name) => !taken.has(name.toLowerCase())),
       // These add to what the upstream answers, on every Envoy: overwriting would drop its cookies.
       responseHeadersToAdd: decision.responseHeaders.map(plainHeader),
       queryParametersToSet: decision.queryParametersToSet.map(({ name, value }) => ({ key: name, value })),

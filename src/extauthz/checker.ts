@@ -8,10 +8,12 @@ import type { BodyOptions } from './body.ts';
 import type { CheckAttributes } from './check-attributes.ts';
 import { decodeCheckRequest } from './check-request.ts';
 import { type CheckSteps, type CheckTrace, noSteps } from './check-trace.ts';
-import { type IdentityRules, judgePeer } from './identity-rules.ts';
+import type { CredentialSpec, Credentials } from './credentials.ts';
+import { type IdentityRules, judgeHolder, judgePeer } from './identity-rules.ts';
 import { lift, type Outcome, outcomeOf } from './outcome.ts';
 import { type PeerSource, resolvePeer, spiffeIdIn } from './peer.ts';
 import { buildPolicyInput } from './policy-input.ts';
+import { queryRequestOf } from './query-request.ts';
 import { type Refusal, refuse } from './reason.ts';
 
 export type CheckerOptions = Readonly<{
@@ -23,6 +25,8 @@ export type CheckerOptions = Readonly<{
   /** The rules of this moment. */
   identityRules: () => IdentityRules;
   body: BodyOptions;
+  /** Absent: no request is given a JWT-SVID. */
+  credentials?: Credentials | undefined;
   /** Bounds a whole Check, in milliseconds. */
   timeoutMs: number;
   /** Lift what policy and engine refuse: everywhere, or for the queries with these indexes. */
@@ -47,15 +51,16 @@ export interface Checker {
   refuseUnseen(refusal: Refusal): CheckTrace;
 }
 
-type Steps = { -readonly [K in keyof CheckSteps]: CheckSteps[K] };
+type Steps = { -readonly [K in keyof CheckSteps]: CheckSteps[K] } & { exchange?: CredentialSpec | undefined };
 
 const noIdentityYet = refuse(
   'not_ready',
   'no identity is held: the identity source has given none yet, or has withdrawn it',
 );
+const noCredentials = refuse('token_unavailable', 'no JWT-SVID for the request within policy.timeout');
 const noPolicyYet = refuse('not_ready', 'no policy is loaded yet');
 
-/** Flow 2: request → peer → identity rules → query → input → engine → outcome. */
+/** Flow 2: request → peer → identity rules → query → input → engine → outcome → credentials. */
 export function createChecker(options: CheckerOptions): Checker {
   const { snapshots, engine, queries, body, now, monotonicNow, log } = options;
 
@@ -70,18 +75,15 @@ export function createChecker(options: CheckerOptions): Checker {
     if (resolved.kind === 'deny') return refused(resolved);
     const { peer } = resolved;
     steps.peer = peer;
-    const refusal = judgePeer(options.identityRules(), peer, snapshot.trustDomain);
+    steps.exchange = resolved.exchange;
+    const rules = options.identityRules();
+    const { attributes } = request;
+    const refusal =
+      judgePeer(rules, peer, snapshot.trustDomain) ??
+      judgeHolder(rules, peer, spiffeIdIn(attributes?.source?.principal));
     if (refusal !== undefined) return refused(refusal);
 
-    const { attributes } = request;
-    const http = attributes?.request?.http;
-    const query = queries.select({
-      peerId: peer.id,
-      method: http?.method,
-      path: http?.path,
-      host: http?.host,
-      contextExtensions: attributes?.contextExtensions,
-    });
+    const query = queries.select(queryRequestOf(request, peer.id));
     if (query.kind === 'deny') return refused(refuse(query.reason, query.message));
     steps.query = query;
 
@@ -99,16 +101,16 @@ export function createChecker(options: CheckerOptions): Checker {
     request: unknown,
     steps: Steps,
     signal: AbortSignal,
-    deadline: number | undefined,
+    budgetMs: number,
   ): Promise<Outcome> {
-    const budgetMs =
-      deadline === undefined ? options.timeoutMs : Math.min(options.timeoutMs, deadline - now());
     try {
       return await withDeadline(Math.max(0, budgetMs), signal, (bounded) => run(request, steps, bounded));
     } catch (error) {
       if (error instanceof AbortedError && signal.aborted) throw error;
       if (error instanceof TimeoutError) {
         const message = `no decision within ${Math.max(0, Math.ceil(budgetMs))} ms`;
+        // What our own rules have not passed yet is no failure of the engine's, which dry_run could lift.
+        if (steps.peer === undefined) return refused(refuse('token_unavailable', message));
         return { kind: 'failed', reasonCode: 'engine_timeout', message };
       }
       if (error instanceof AppError) return refused(refuse('malformed_request', error.message));
@@ -118,6 +120,32 @@ export function createChecker(options: CheckerOptions): Checker {
         'check failed',
       );
       return refused(refuse('malformed_request', 'internal error while reading the request'));
+    }
+  }
+
+  /** A request that goes on takes its credentials along, or does not go on. */
+  async function equip(
+    outcome: Outcome,
+    { request, peer, exchange }: Steps,
+    signal: AbortSignal,
+    budgetMs: number,
+  ): Promise<Outcome> {
+    const { credentials } = options;
+    if (credentials === undefined || (outcome.kind !== 'allowed' && outcome.kind !== 'lifted'))
+      return outcome;
+    if (request === undefined || peer === undefined) return refused(noCredentials);
+    const wanted = credentials.wanted(request, peer, exchange, snapshots.current());
+    if ('kind' in wanted) return refused(wanted);
+    if (wanted.length === 0) return outcome;
+    try {
+      // One that is held takes no time, so a Check whose time has run out can still get it.
+      const issued = await withDeadline(Math.max(0, budgetMs), signal, (bounded) =>
+        credentials.issue(wanted, bounded),
+      );
+      return 'kind' in issued ? refused(issued) : { ...outcome, credentials: issued };
+    } catch (error) {
+      if (error instanceof TimeoutError) return refused(noCredentials);
+      throw error;
     }
   }
 
@@ -132,14 +160,18 @@ export function createChecker(options: CheckerOptions): Checker {
       const startedAt = now();
       const started = monotonicNow();
       const steps: Steps = { ...noSteps };
-      const outcome = await settle(message, steps, signal, deadline);
+      const budgetMs =
+        deadline === undefined ? options.timeoutMs : Math.min(options.timeoutMs, deadline - startedAt);
+      const settled = await settle(message, steps, signal, budgetMs);
+      const judged = isDryRun(steps) ? lift(settled) : settled;
+      const outcome = await equip(judged, steps, signal, budgetMs - (monotonicNow() - started));
       return {
         // A copy: work that outlives its deadline still writes into `steps`.
         ...steps,
         decisionId: options.newDecisionId(),
         startedAt,
         durationMs: monotonicNow() - started,
-        outcome: isDryRun(steps) ? lift(outcome) : outcome,
+        outcome,
       };
     },
     refuseUnseen(refusal) {

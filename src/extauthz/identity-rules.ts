@@ -1,5 +1,5 @@
 import { type IdPattern, matchesId } from '../spiffe/match.ts';
-import type { SpiffeId, TrustDomain } from '../spiffe/spiffe-id.ts';
+import { type SpiffeId, type TrustDomain, trustDomainOf } from '../spiffe/spiffe-id.ts';
 import type { Peer } from './peer.ts';
 import { type Refusal, refuse } from './reason.ts';
 
@@ -66,4 +66,19 @@ export function judgePeer(
     return undefined;
   }
   return refuse('foreign_trust_domain', `nothing admits peers of trust domain ${trustDomain}`);
+}
+
+/**
+ * Refuses a denied identity that holds the connection although a bridge says that the request is for another one; the
+ * other rules are about the peer alone.
+ */
+export function judgeHolder(
+  { denied }: IdentityRules,
+  peer: Peer,
+  holder: SpiffeId | undefined,
+): Refusal | undefined {
+  if (peer.via !== 'bridge' || holder === undefined || !denied.has(holder, trustDomainOf(holder))) {
+    return undefined;
+  }
+  return refuse('identity_denied', `${holder}, who holds the connection, is on the denied list`);
 }

@@ -1,4 +1,4 @@
-import { type AllowDecision, type DenyDecision, parseDecision } from '../policy/decision.ts';
+import { type AllowDecision, type DenyDecision, type NameValue, parseDecision } from '../policy/decision.ts';
 import type { EngineFailure, Evaluation } from '../policy/policy-engine.ts';
 import type { ReasonCode, Refusal } from './reason.ts';
 
@@ -6,12 +6,14 @@ import type { ReasonCode, Refusal } from './reason.ts';
  * What a Check came to. A refusal is by our own rules, a denial by the policy's answer, a failure by an engine that
  * gave none. `lifted` is an allow that dry-run made of a denial or a failure.
  */
-export type Outcome =
+export type Outcome = Forwarded | Denied | Failed | Readonly<{ kind: 'refused'; refusal: Refusal }>;
+
+/** The request goes on, with these headers of ours in place of any others of their names. They are secret. */
+export type Forwarded = (
   | Readonly<{ kind: 'allowed'; decision: AllowDecision }>
   | Readonly<{ kind: 'lifted'; from: Denied | Failed }>
-  | Denied
-  | Failed
-  | Readonly<{ kind: 'refused'; refusal: Refusal }>;
+) &
+  Readonly<{ credentials?: readonly NameValue[] | undefined }>;
 
 export type Denied = Readonly<{ kind: 'denied'; decision: DenyDecision }>;
 export type Failed = Readonly<{ kind: 'failed'; reasonCode: EngineFailure; message: string }>;

@@ -8,7 +8,14 @@ import {
 } from '../spiffe/spiffe-id.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import type { CheckRequest } from './check-attributes.ts';
+import type { CredentialSpec } from './credentials.ts';
 import type { Refusal } from './reason.ts';
+
+/**
+ * What proves the SPIFFE ID: the certificate of the connection, a JWT-SVID in a header, or the JWT of another issuer
+ * that a bridge maps to it.
+ */
+export type PeerVia = 'mtls' | 'jwt_svid' | 'bridge';
 
 /** Who made the request, as far as anything proves it. */
 export type Peer =
@@ -17,13 +24,20 @@ export type Peer =
       trustDomain: TrustDomain;
       /** With its leading slash; empty for the ID of a trust domain. */
       path: string;
-      via: 'mtls';
-      /** True when a certificate was sent and verified here, against the live bundles. */
+      via: PeerVia;
+      /** True when its certificate or token was verified here, against the live bundles or the issuer's keys. */
       verified: boolean;
     }>
   | Readonly<{ id: undefined; via: 'none'; verified: false }>;
 
-export type PeerResult = Readonly<{ kind: 'peer'; peer: Peer }> | Refusal;
+export type PeerResult =
+  | Readonly<{
+      kind: 'peer';
+      peer: Peer;
+      /** What the request must not go on without, in place of the proof that it came with. */
+      exchange?: CredentialSpec | undefined;
+    }>
+  | Refusal;
 
 /**
  * One way of learning the peer. Undefined means that the Check has nothing of this kind, and the next source is asked;
@@ -52,7 +66,7 @@ export async function resolvePeer(
   return unknownPeer;
 }
 
-export function peerOf(id: SpiffeId, via: 'mtls', verified: boolean): Peer {
+export function peerOf(id: SpiffeId, via: PeerVia, verified: boolean): Peer {
   return Object.freeze({ id, trustDomain: trustDomainOf(id), path: pathOf(id), via, verified });
 }
 

@@ -9,7 +9,8 @@ export type PeerReason =
   | 'untrusted_chain'
   | 'identity_denied'
   | 'identity_not_allowed'
-  | 'foreign_trust_domain';
+  | 'foreign_trust_domain'
+  | 'jwt_svid_invalid';
 
 /** The closed list behind `reason_code`, in dynamic metadata, the decision log and metric labels. */
 export type ReasonCode =
@@ -19,6 +20,7 @@ export type ReasonCode =
   | 'malformed_request'
   | 'unsafe_path'
   | 'no_query'
+  | 'token_unavailable'
   | 'overloaded'
   | 'not_ready';
 

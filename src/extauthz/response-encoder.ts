@@ -39,7 +39,7 @@ export function createResponseEncoder(
     } catch (error) {
       if (!(error instanceof AppError)) throw error;
       const denied = malformedDecision(`decision cannot be told to Envoy: ${error.message}`);
-      const instead: Outcome = outcome.kind === 'lifted' ? { kind: 'lifted', from: denied } : denied;
+      const instead: Outcome = outcome.kind === 'lifted' ? { ...outcome, from: denied } : denied;
       return { outcome: instead, bytes: codec.encode(buildCheckResponse(instead, decisionId, options)) };
     }
   };

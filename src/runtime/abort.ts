@@ -57,3 +57,16 @@ export async function withDeadline<T>(
     signal.removeEventListener('abort', onAbort);
   }
 }
+
+/**
+ * The result of shared work, or AbortedError as soon as `signal` fires; the work itself goes on for those who still wait
+ * for it.
+ */
+export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const onAbort = (): void => reject(new AbortedError());
+  if (signal.aborted) onAbort();
+  signal.addEventListener('abort', onAbort, { once: true });
+  void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  return promise;
+}

@@ -74,17 +74,17 @@ class Refused extends MalformedError {
   }
 }
 
+/** A JWS in compact form whose payload is a JSON object. Nothing of it is verified. */
+export type CompactJws = Readonly<{
+  algorithm: JwtAlgorithm;
+  keyId: string | undefined;
+  type: unknown;
+  claims: JsonObject;
+}>;
+
 function parse(token: string): ParsedJwt {
-  if (token.length > maxTokenBytes)
-    throw new Refused('malformed', `token is longer than ${maxTokenBytes} bytes`);
-  const parts = token.split('.');
-  const [header, payload, signature] = parts;
-  if (parts.length !== 3 || header === undefined || payload === undefined || signature === undefined) {
-    throw new Refused('malformed', 'token does not have three parts');
-  }
-  const { algorithm, keyId } = parseHeader(decodeObject(header, 'token header'));
-  decodeBase64url(signature, 'token signature');
-  const claims = decodeObject(payload, 'token payload');
+  const { algorithm, keyId, type, claims } = parseCompactJws(token);
+  if (!types.includes(type)) throw new Refused('bad_type', 'token has a typ other than JWT or JOSE');
   return {
     algorithm,
     keyId,
@@ -97,17 +97,33 @@ function parse(token: string): ParsedJwt {
   };
 }
 
-function parseHeader(header: JsonObject): Pick<ParsedJwt, 'algorithm' | 'keyId'> {
+/**
+ * Parses a JWS in compact form: strict base64url, one of nine asymmetric algorithms, no `crit`. Throws MalformedError,
+ * which never quotes the token.
+ */
+export function parseCompactJws(token: string): CompactJws {
+  if (token.length > maxTokenBytes)
+    throw new Refused('malformed', `token is longer than ${maxTokenBytes} bytes`);
+  const parts = token.split('.');
+  const [header, payload, signature] = parts;
+  if (parts.length !== 3 || header === undefined || payload === undefined || signature === undefined) {
+    throw new Refused('malformed', 'token does not have three parts');
+  }
+  const { algorithm, keyId, type } = parseHeader(decodeObject(header, 'token header'));
+  decodeBase64url(signature, 'token signature');
+  return { algorithm, keyId, type, claims: decodeObject(payload, 'token payload') };
+}
+
+function parseHeader(header: JsonObject): Omit<CompactJws, 'claims'> {
   const { alg, kid, typ } = header;
   if (typeof alg !== 'string') throw new Refused('malformed', 'token header has no alg');
   if (!algorithms.has(alg))
     throw new Refused('unsupported_algorithm', 'token has an alg that JWT-SVID does not allow');
-  if (!types.includes(typ)) throw new Refused('bad_type', 'token has a typ other than JWT or JOSE');
   // Both change what is signed or demand what we do not do (RFC 7515 §4.1.11, RFC 7797).
   if ('crit' in header || 'b64' in header) throw new Refused('malformed', 'token header has crit or b64');
   if (kid !== undefined && typeof kid !== 'string')
     throw new Refused('malformed', 'token has a kid that is no string');
-  return { algorithm: alg as JwtAlgorithm, keyId: kid === '' ? undefined : kid };
+  return { algorithm: alg as JwtAlgorithm, keyId: kid === '' ? undefined : kid, type: typ };
 }
 
 function parseSubject(sub: unknown): SpiffeId {
@@ -124,7 +140,8 @@ function parseSubject(sub: unknown): SpiffeId {
   return id;
 }
 
-function parseAudiences(aud: unknown): readonly string[] {
+/** The `aud` of a token, text or list; throws MalformedError for none. */
+export function parseAudiences(aud: unknown): readonly string[] {
   const audiences: readonly unknown[] = Array.isArray(aud) ? aud : aud === undefined ? [] : [aud];
   if (!audiences.every((audience) => typeof audience === 'string')) {
     throw new Refused('malformed', 'token has an aud that is neither a string nor a list of strings');
@@ -134,13 +151,15 @@ function parseAudiences(aud: unknown): readonly string[] {
   return audiences;
 }
 
-function parseExpiry(exp: unknown): number {
+/** The required `exp` in milliseconds since the epoch; throws MalformedError. */
+export function parseExpiry(exp: unknown): number {
   const expiresAt = parseTime(exp, 'exp');
   if (expiresAt === undefined) throw new Refused('missing_expiry', 'token has no exp');
   return expiresAt;
 }
 
-function parseTime(seconds: unknown, name: string): number | undefined {
+/** A NumericDate in milliseconds since the epoch, when it is there; throws MalformedError. */
+export function parseTime(seconds: unknown, name: string): number | undefined {
   if (seconds === undefined) return undefined;
   if (typeof seconds !== 'number' || !(seconds >= 0 && seconds <= maxSeconds)) {
     throw new Refused('malformed', `token has an ${name} that is no time`);

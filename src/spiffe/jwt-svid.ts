@@ -1,8 +1,8 @@
 import type { KeyObject } from 'node:crypto';
-import { CompactSign, compactVerify } from 'jose';
 import { AppError, MalformedError } from '../runtime/errors.ts';
 import type { JwtAuthority, JwtBundle, JwtBundleSet } from './bundle.ts';
-import { isRefusal, type JwtAlgorithm, type JwtReason, type JwtRefusal, parseJwt } from './jwt-parse.ts';
+import { signCompactJws, verifiesWithOneOf } from './jws.ts';
+import { isRefusal, type JwtReason, type JwtRefusal, parseJwt } from './jwt-parse.ts';
 import { type SpiffeId, type TrustDomain, trustDomainOf } from './spiffe-id.ts';
 
 /** A JWT-SVID as it was issued to us (JWT-SVID §3). `token` is a credential: never logged. */
@@ -29,16 +29,6 @@ export type JwtVerification =
       claims: Readonly<Record<string, unknown>>;
     }>
   | JwtRefusal;
-
-/** Keys that are tried for one token that names none. */
-const maxKeys = 16;
-const minRsaBits = 2048;
-
-const curves: Readonly<Partial<Record<JwtAlgorithm, string>>> = Object.freeze({
-  ES256: 'prime256v1',
-  ES384: 'secp384r1',
-  ES512: 'secp521r1',
-});
 
 /**
  * Reads a token that a source issued to this workload, without verifying it: whoever gave it is trusted, and its bundle
@@ -67,9 +57,7 @@ export async function encodeJwtSvid(options: {
     iat: Math.floor(now / 1000),
     exp: Math.floor((now + ttlMs) / 1000),
   };
-  const token = await new CompactSign(Buffer.from(JSON.stringify(claims)))
-    .setProtectedHeader({ alg: 'ES256', kid: keyId, typ: 'JWT' })
-    .sign(privateKey);
+  const token = await signCompactJws(claims, keyId, privateKey);
   return decodeJwtSvid(token, '', now);
 }
 
@@ -102,8 +90,7 @@ export async function verifyJwtSvid(
       `the JWT bundle of trust domain ${trustDomain} does not have the token's key`,
     );
   }
-  const keys = named.filter((authority) => fits(authority, algorithm)).slice(0, maxKeys);
-  if (!(await verifiesWithOneOf(token, keys, algorithm))) {
+  if (!(await verifiesWithOneOf(token, named, algorithm))) {
     return refuse('bad_signature', `no key of trust domain ${trustDomain} that fits verifies the token`);
   }
 
@@ -123,30 +110,4 @@ function refuse(reason: JwtReason, message: string): JwtRefusal {
 
 function authoritiesOf(bundle: JwtBundle, keyId: string): readonly JwtAuthority[] {
   return bundle.authorities.filter((authority) => authority.keyId === keyId);
-}
-
-/** RFC 7518 §3: the key's type, its curve or length, and its own `alg` when it names one. */
-function fits({ jwk, publicKey }: JwtAuthority, algorithm: JwtAlgorithm): boolean {
-  if (jwk['alg'] !== undefined && jwk['alg'] !== algorithm) return false;
-  const { namedCurve, modulusLength = 0 } = publicKey.asymmetricKeyDetails ?? {};
-  const curve = curves[algorithm];
-  return curve === undefined
-    ? publicKey.asymmetricKeyType === 'rsa' && modulusLength >= minRsaBits
-    : publicKey.asymmetricKeyType === 'ec' && namedCurve === curve;
-}
-
-async function verifiesWithOneOf(
-  token: string,
-  keys: readonly JwtAuthority[],
-  algorithm: JwtAlgorithm,
-): Promise<boolean> {
-  for (const { publicKey } of keys) {
-    try {
-      await compactVerify(token, publicKey, { algorithms: [algorithm] });
-      return true;
-    } catch {
-      // Another key may fit; that none does is the caller's outcome.
-    }
-  }
-  return false;
 }

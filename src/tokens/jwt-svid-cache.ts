@@ -1,4 +1,4 @@
-import { type Sleep, withDeadline } from '../runtime/abort.ts';
+import { type Sleep, unlessAborted, withDeadline } from '../runtime/abort.ts';
 import { nextDelayMs } from '../runtime/backoff.ts';
 import { AbortedError, AppError, LimitError, toAppError, UnavailableError } from '../runtime/errors.ts';
 import { createLatest, type Latest } from '../runtime/latest.ts';
@@ -301,13 +301,4 @@ function checkAudience(audience: string): void {
 
 function forgotten(): AppError {
   return new UnavailableError('identity was dropped while its JWT-SVID was fetched');
-}
-
-/** One of many waiters goes away without taking the work along. */
-function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise, resolve, reject } = Promise.withResolvers<T>();
-  const onAbort = (): void => reject(new AbortedError());
-  signal.addEventListener('abort', onAbort, { once: true });
-  work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  return promise;
 }

@@ -364,11 +364,14 @@ test('an engine that never answers costs a Check its timeout and no more', async
   assert.equal(trace.input?.['source_principal'], web);
 });
 
-test('the timeout also bounds what comes before the engine', async () => {
-  const peerSources = [() => new Promise<undefined>(() => {})];
-  const trace = await checkOnce(trust, { peerSources, timeoutMs: 5 }, getRequest());
-  assert.equal(reasonCodeOf(trace.outcome), 'engine_timeout');
-});
+for (const dryRun of [false, true]) {
+  test(`the timeout also bounds what comes before the engine, and then ${dryRun ? 'dry-run lifts nothing' : 'it is a denial'}`, async () => {
+    const peerSources = [() => new Promise<undefined>(() => {})];
+    const trace = await checkOnce(trust, { peerSources, timeoutMs: 5, dryRun }, getRequest());
+    assert.equal(trace.outcome.kind, 'refused');
+    assert.equal(reasonCodeOf(trace.outcome), 'token_unavailable');
+  });
+}
 
 test("a caller's deadline that is nearer than the timeout counts", async () => {
   const engine = functionEngine(() => new Promise<Evaluation>(() => {}));
