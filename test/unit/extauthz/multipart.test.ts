@@ -30,6 +30,13 @@ test('parts come under their form names, in order', () => {
   );
 });
 
+test('white space around and behind parameters means nothing', () => {
+  const lines = [...part([named('a')], '1'), '--xyz--'];
+  for (const tail of [' ', ' ;', '; ', '\u00a0\u00a0']) {
+    assert.deepEqual(read(lines, `multipart/form-data ; boundary = xyz${tail}`), { a: ['1'] });
+  }
+});
+
 test('a JSON part is JSON, any other is text', () => {
   const json = ['Content-Type: application/json; charset=utf-8', named('j')];
   assert.deepEqual(read([...part(json, '{"x":[1]}'), ...part([named('t')], '{"x":[1]}'), '--xyz--']), {
