@@ -58,6 +58,8 @@ const keyUsageNames = Object.freeze([
 const contextTagBits = 0x1f;
 const uriTag = 6;
 const maxPathLength = 255;
+/** Room for bits that may be defined one day. */
+const maxKeyUsageBytes = 16;
 
 /** Decodes the Extensions SEQUENCE; `undefined` for a certificate that has none. Throws MalformedError. */
 export function decodeExtensions(der: Buffer | undefined): Extensions {
@@ -111,7 +113,10 @@ function decodeBasicConstraints(der: Buffer | undefined) {
 
 function decodeKeyUsage(der: Buffer | undefined): ReadonlySet<string> | undefined {
   if (der === undefined) return undefined;
-  const bits = decodeNamedBits(readSingleDer(der, derTag.bitString).content);
+  const { content } = readSingleDer(der, derTag.bitString);
+  // RFC 5280 §4.2.1.3: nine bits; each of half a million would be looked at.
+  if (content.length > maxKeyUsageBytes) throw new MalformedError('key usage has too many bits');
+  const bits = decodeNamedBits(content);
   return new Set(keyUsageNames.filter((_, bit) => bits.has(bit)));
 }
 

@@ -89,6 +89,13 @@ test('an extension that occurs twice is refused', async () => {
   await assert.rejects(authority.leaf({ extensions: [again] }), /2\.5\.29\.17 occurs twice/);
 });
 
+test('a key usage of thousands of bits is refused unread', async () => {
+  const bits = Buffer.alloc(60_000, 0xff);
+  const header = Buffer.from([0x03, 0x82, (bits.length + 1) >> 8, (bits.length + 1) & 0xff, 0]);
+  const usage = new x509.Extension('2.5.29.15', true, Buffer.concat([header, bits]));
+  await assert.rejects(authority.leaf({ keyUsage: null, extensions: [usage] }), /too many bits/);
+});
+
 test('a certificate that names two signature algorithms is refused', () => {
   const bytes = Buffer.from(leaf.certificate.der);
   const ecdsaWithSha256 = Buffer.from('06082a8648ce3d040302', 'hex');
