@@ -42,6 +42,7 @@ const code = await runCli({
   program: [process.execPath, ...process.execArgv, import.meta.filename],
   hangups: (signal) => hangups.changes(signal),
   nodeVersion: process.versions.node,
+  kill: (pid, name) => process.kill(pid, name),
   runApp,
 });
 process.exit(unread ? 1 : code);

@@ -52,6 +52,7 @@ ${status.missing.length === 0 ? html`` : missing(status)}
 ${card('Identities', identities(status))}
 ${card('Trust domains', trustDomains(status))}
 ${card('Envoys', envoys(status))}
+${status.outputs.length === 0 ? html`` : card('Files', outputs(status))}
 ${status.policy === undefined ? html`` : card('Policy', policy(status.policy))}
 ${status.policy === undefined ? html`` : card('Last decisions', decisions(status))}
 </body>
@@ -96,6 +97,14 @@ function envoys({ envoys: streams, time }: Status): Html {
 ${envoy.nack_message ?? ''}</td><td>${span(envoy.opened_at, time)}</td></tr>`,
   );
   return table(['node', 'protocol', 'secrets', 'answer', 'connected for'], rows);
+}
+
+function outputs({ outputs: directories, time }: Status): Html {
+  const rows = directories.map(
+    ({ directory, written_at: writtenAt, problem }) => html`<tr><td><code>${directory}</code></td>
+<td>${writtenAt === undefined ? 'not yet' : `${span(writtenAt, time)} ago`}</td><td class="bad">${problem ?? ''}</td></tr>`,
+  );
+  return table(['directory', 'written', 'problem'], rows);
 }
 
 function policy({ engine, ready, revision, problem }: NonNullable<Status['policy']>): Html {

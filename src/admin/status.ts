@@ -32,6 +32,14 @@ export type StatusParts = Readonly<{
     | Readonly<{ engine: string; ready: boolean; revision: string; problem: string | undefined }>
     | undefined;
   decisions: readonly RecentDecision[];
+  outputs: readonly OutputDirectory[];
+}>;
+
+/** Files for programs that cannot speak SDS; times in milliseconds since the epoch. */
+export type OutputDirectory = Readonly<{
+  directory: string;
+  writtenAt: number | undefined;
+  problem: string | undefined;
 }>;
 
 /** What /status answers and the status page shows. No private key, no token; times in RFC 3339. */
@@ -64,6 +72,7 @@ export function buildStatus(parts: StatusParts) {
           },
         }),
     decisions: parts.decisions.map(decisionStatus),
+    outputs: parts.outputs.map(outputStatus),
   });
 }
 
@@ -100,6 +109,14 @@ function envoyStatus(stream: EnvoyStream) {
     version: stream.version,
     ack: stream.ack,
     ...(stream.nackMessage === undefined ? {} : { nack_message: stream.nackMessage }),
+  };
+}
+
+function outputStatus({ directory, writtenAt, problem }: OutputDirectory) {
+  return {
+    directory,
+    ...(writtenAt === undefined ? {} : { written_at: formatTime(writtenAt) }),
+    ...(problem === undefined ? {} : { problem }),
   };
 }
 

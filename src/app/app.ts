@@ -4,6 +4,7 @@ import { readinessOf } from '../admin/readiness.ts';
 import { type AdminListener, createAdminServer } from '../admin/server.ts';
 import { buildStatus } from '../admin/status.ts';
 import type { LoadedConfig } from '../config/load.ts';
+import type { Kill } from '../outputs/reload-signal.ts';
 import { aborted, sleep } from '../runtime/abort.ts';
 import { runTasks, type Task } from '../runtime/tasks.ts';
 import { createSdsService } from '../sds/service.ts';
@@ -15,6 +16,7 @@ import { type Clock, createAuthorization } from './authorization.ts';
 import { createFederation } from './federation.ts';
 import { createConfiguredSource, createFeed } from './identity.ts';
 import { createIdentityRules } from './identity-rules.ts';
+import { createOutputs } from './outputs.ts';
 import { type ConfigSource, createReload } from './reload.ts';
 import { createServers } from './servers.ts';
 import { createSpiffeApi } from './spiffe-api.ts';
@@ -29,6 +31,8 @@ export type AppOptions = Readonly<{
   stderr: Writable;
   version: string;
   nodeVersion: string;
+  /** Signals another process, for programs that reload their files. */
+  kill: Kill;
 }>;
 
 /** How long calls in progress have to finish once the program is told to stop. */
@@ -101,6 +105,14 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     now,
     sleep,
   });
+  const outputs = createOutputs(config, {
+    snapshots: store,
+    tokens: tokens.cache,
+    kill: options.kill,
+    clock,
+    log,
+    meterOf: metrics.outputs,
+  });
   const onProblem = spiffeApi.sourceProblem;
   const feed = createFeed({ source, store, onPermissionDenied, now, log, onProblem });
   const sds = config.sds.enabled
@@ -152,6 +164,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
         envoys: sds?.clients() ?? [],
         policy: authorization?.state(),
         decisions: authorization?.decisions() ?? [],
+        outputs: outputs.states(),
       }),
     metrics: metrics.render,
     routes: spiffeApi.routes,
@@ -204,6 +217,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     ...federation.tasks,
     ...tokens.tasks,
     ...spiffeApi.tasks,
+    ...outputs.tasks,
     ...(authorization?.tasks ?? []),
     tellExpiry,
     serveGrpc,
@@ -214,7 +228,11 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
 
 function heldIdentity({ svids, bundles, jwtBundles }: TrustSnapshot) {
   return {
-    svids: svids.map(({ spiffeId, chain: [leaf] }) => ({ spiffeId, expiresAt: leaf.notAfter })),
+    svids: svids.map(({ spiffeId, chain: [leaf] }) => ({
+      spiffeId,
+      fingerprint: leaf.fingerprint,
+      expiresAt: leaf.notAfter,
+    })),
     bundles: [...bundles.values()].map(({ trustDomain, authorities }) => ({
       trustDomain,
       x509Authorities: authorities.length,

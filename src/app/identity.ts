@@ -5,7 +5,7 @@ import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
 import { type TrustSnapshot, usableSvids } from '../trust/snapshot.ts';
 import type { TrustStore, TrustUpdate } from '../trust/store.ts';
-import { createDevSource } from '../workload/dev.ts';
+import { createDevSource, type DevMeter } from '../workload/dev.ts';
 import { createFilesSource } from '../workload/files.ts';
 import type { IdentitySource, WatchEvent } from '../workload/identity-source.ts';
 import type { WorkloadMeter } from '../workload/meter.ts';
@@ -20,7 +20,13 @@ export type ConfiguredSource = Readonly<{
 /** The identity source that the configuration names. */
 export async function createConfiguredSource(
   config: Config,
-  deps: { now: () => number; sleep: Sleep; random: () => number; log: Logger; meter: WorkloadMeter },
+  deps: {
+    now: () => number;
+    sleep: Sleep;
+    random: () => number;
+    log: Logger;
+    meter: WorkloadMeter & DevMeter;
+  },
 ): Promise<ConfiguredSource> {
   const { dev, files, workloadApi } = config.identity;
   if (files !== undefined) {

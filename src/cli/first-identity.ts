@@ -7,11 +7,17 @@ import { silentLogger } from '../runtime/log.ts';
 import { runTasks } from '../runtime/tasks.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import { createTrustStore, type TrustMeter } from '../trust/store.ts';
+import type { DevMeter } from '../workload/dev.ts';
 import type { WorkloadMeter } from '../workload/meter.ts';
 
 const silentTrustMeter: TrustMeter = Object.freeze({ applied() {}, rotated() {} });
 
-export const silentWorkloadMeter: WorkloadMeter = Object.freeze({ updated() {}, failed() {}, answered() {} });
+export const silentWorkloadMeter: WorkloadMeter & DevMeter = Object.freeze({
+  updated() {},
+  failed() {},
+  answered() {},
+  devIssued() {},
+});
 
 /**
  * The first snapshot with an identity that the configured source gives, within `timeoutMs`; else rejects with the

@@ -16,6 +16,8 @@ export type CliOptions = Readonly<{
   nodeVersion: string;
   /** Yields once at first, then at each SIGHUP. */
   hangups(signal: AbortSignal): AsyncIterable<unknown>;
+  /** Signals another process, as kill(2) does. */
+  kill: AppOptions['kill'];
   runApp(options: AppOptions, signal: AbortSignal): Promise<void>;
 }>;
 

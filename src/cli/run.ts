@@ -8,11 +8,11 @@ export async function run(
   flags: ConfigFlags & Readonly<{ config: string }>,
 ): Promise<ExitCode> {
   const read = () => readConfig(flags.config, flags, io.env);
-  const { stdout, stderr, nodeVersion, signal, hangups } = io;
+  const { stdout, stderr, nodeVersion, signal, hangups, kill } = io;
   const configSource = { path: flags.config, read, requests: hangups };
   const loaded = await read();
   await io.runApp(
-    { loaded, configSource, stdout, stderr, version: await readVersion(), nodeVersion },
+    { loaded, configSource, stdout, stderr, version: await readVersion(), nodeVersion, kill },
     signal,
   );
   return 0;

@@ -72,3 +72,19 @@ export function parseEngineUrl(text: string): string {
     throw new MalformedError('must not contain a query or a fragment');
   return text;
 }
+
+/**
+ * Checks where an issuer's keys are: https, or plain http on loopback. Whoever can answer in their place can make
+ * himself anybody, so nothing else is good enough.
+ */
+export function parseJwksUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const isLocal = url?.protocol === 'http:' && isLoopback(url.hostname.replaceAll(/[[\]]/g, ''));
+  if (url === undefined || (url.protocol !== 'https:' && !isLocal)) {
+    throw new MalformedError('must be https://HOST/PATH, or http:// with a loopback IP');
+  }
+  if (url.username !== '' || url.password !== '')
+    throw new MalformedError('must not contain a user name or password');
+  if (url.hash !== '') throw new MalformedError('must not contain a fragment');
+  return text;
+}

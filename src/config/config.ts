@@ -1,6 +1,7 @@
 import { dirname, isAbsolute, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { HostPort, SocketAddress } from '../runtime/socket-address.ts';
+import type { IdTemplate } from '../spiffe/id-template.ts';
 import type { IdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, parseTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { Options } from './schema.ts';
@@ -57,15 +58,37 @@ export type SdsConfig = Readonly<{
   unknownNames: 'wait' | 'reject';
 }>;
 
+/** A `match`, as the policy room compiles it. */
+export type MatchConfig = Readonly<{
+  peer?: string | undefined;
+  method?: readonly string[] | undefined;
+  path?: string | undefined;
+  host?: string | undefined;
+  context?: Readonly<Record<string, string>> | undefined;
+}>;
+
+/** One entry of `ext_authz.inject_jwt_svid`; the header in lower case. */
+export type InjectionConfig = Readonly<{
+  match: MatchConfig;
+  audience: string;
+  header: string;
+  scheme: string;
+}>;
+
+/** One entry of `ext_authz.bridge`; the header in lower case. */
+export type BridgeConfig = Readonly<{
+  match: MatchConfig;
+  jwksUrl: string;
+  issuer: string;
+  audience: string;
+  header: string;
+  spiffeId: IdTemplate;
+  mintAudience: string;
+}>;
+
 /** One entry of `ext_authz.queries`, as the policy room compiles it. */
 export type QueryConfig = Readonly<{
-  match: Readonly<{
-    peer: string | undefined;
-    method: readonly string[] | undefined;
-    path: string | undefined;
-    host: string | undefined;
-    context: Readonly<Record<string, string>> | undefined;
-  }>;
+  match: MatchConfig;
   path: string | undefined;
   input: InputShape | undefined;
   dryRun: boolean;
@@ -83,6 +106,8 @@ export type ExtAuthzConfig = Readonly<{
   peer: Readonly<{
     require: boolean;
     verifyCertificate: 'required' | 'when_present' | 'off';
+    /** The header in lower case; without audiences no header is read. */
+    jwtSvid: Readonly<{ header: string; audiences: readonly string[] }>;
     /** Undefined: every ID of the own trust domain. */
     allowedIdentities: readonly IdPattern[] | undefined;
     deniedIdentities: readonly IdPattern[];
@@ -91,6 +116,8 @@ export type ExtAuthzConfig = Readonly<{
   dryRun: boolean;
   onFailure: 'deny' | 'error';
   headerMode: 'overwrite' | 'opa_envoy_plugin';
+  injectJwtSvid: readonly InjectionConfig[];
+  bridge: readonly BridgeConfig[];
   limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number }>;
   body: Readonly<{ parse: boolean; maxBytes: number }>;
 }>;
@@ -128,6 +155,21 @@ export type FederationConfig = Readonly<{
     | undefined;
 }>;
 
+type OutputSignalName = NonNullable<Options['outputs'][number]['signal']>['name'];
+
+/** One directory of files for programs that cannot speak SDS. */
+export type OutputConfig = Readonly<{
+  directory: string;
+  certificate: string;
+  privateKey: string;
+  bundle: string;
+  federated: boolean;
+  mode: number;
+  secretMode: number;
+  jwt: readonly Readonly<{ audience: string; file: string }>[];
+  signal: Readonly<{ pidFile: string; name: OutputSignalName }> | undefined;
+}>;
+
 /** The whole configuration, checked, with every default in place and file names resolved. Deeply frozen. */
 export type Config = Readonly<{
   identity: IdentityConfig;
@@ -140,6 +182,7 @@ export type Config = Readonly<{
   extAuthz: ExtAuthzConfig;
   policy: PolicyConfig;
   federation: FederationConfig;
+  outputs: readonly OutputConfig[];
   admin: Readonly<{ listen: HostPort; allowJwtSvid: boolean; probeListen: HostPort | undefined }>;
   decisionLog: Readonly<{ console: boolean; mask: readonly string[] }>;
   log: Readonly<{ level: 'debug' | 'info' | 'warn' | 'error' }>;
@@ -177,13 +220,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       path: authz.path,
       input: authz.input,
       queries: authz.queries.map(({ match, path, input, dry_run: dryRun, set }) => ({
-        match: {
-          peer: match.peer,
-          method: match.method,
-          path: match.path,
-          host: match.host,
-          context: match.context,
-        },
+        match,
         path,
         input,
         dryRun,
@@ -192,6 +229,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       peer: {
         require: authz.peer.require,
         verifyCertificate: authz.peer.verify_certificate,
+        jwtSvid: authz.peer.jwt_svid,
         allowedIdentities: authz.peer.allowed_identities,
         deniedIdentities: authz.peer.denied_identities,
         deniedIdentitiesFile:
@@ -200,6 +238,16 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       dryRun: authz.dry_run,
       onFailure: authz.on_failure,
       headerMode: authz.header_mode,
+      injectJwtSvid: authz.inject_jwt_svid,
+      bridge: authz.bridge.map(({ match, jwks_url: jwksUrl, issuer, audience, header, ...rest }) => ({
+        match,
+        jwksUrl,
+        issuer,
+        audience,
+        header,
+        spiffeId: rest.spiffe_id,
+        mintAudience: rest.mint_audience,
+      })),
       limits: { maxMessageBytes: authz.limits.max_message_bytes, maxConcurrent: authz.limits.max_concurrent },
       body: { parse: authz.body.parse, maxBytes: authz.body.max_bytes },
     },
@@ -210,6 +258,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       bundle: policy.bundle && { file: resolveFile(policy.bundle.file, configPath) },
     },
     federation: federationOf(options.federation, configPath),
+    outputs: options.outputs.map((output) => outputOf(output, configPath)),
     admin: {
       listen: admin.listen,
       allowJwtSvid: admin.allow_jwt_svid,
@@ -233,6 +282,17 @@ function filesOf(
       trustDomain: parseTrustDomain(name),
       file: resolveFile(file, configPath),
     })),
+  };
+}
+
+function outputOf(output: Options['outputs'][number], configPath: string | undefined): OutputConfig {
+  const { directory, private_key: privateKey, secret_mode: secretMode, signal, ...same } = output;
+  return {
+    ...same,
+    directory: resolveFile(directory, configPath),
+    privateKey,
+    secretMode,
+    signal: signal && { pidFile: resolveFile(signal.pid_file, configPath), name: signal.name },
   };
 }
 

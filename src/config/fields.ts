@@ -2,9 +2,10 @@ import { z } from 'zod';
 import { messageOf } from '../runtime/errors.ts';
 import { parseHttpsUrl } from '../runtime/https-url.ts';
 import { formatHostPort, formatSocketAddress } from '../runtime/socket-address.ts';
+import { formatIdTemplate, parseIdTemplate } from '../spiffe/id-template.ts';
 import { parseIdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/spiffe-id.ts';
-import { parseEngineUrl, parseHostPort, parseListenAddress } from './address.ts';
+import { parseEngineUrl, parseHostPort, parseJwksUrl, parseListenAddress } from './address.ts';
 import { formatDuration, formatMode, formatSize, parseDuration, parseMode, parseSize } from './units.ts';
 
 /** What a field's description may say beside its sentence; the reference in docs/config.md prints it. */
@@ -55,6 +56,14 @@ export const idPattern = () =>
 
 export const spiffeId = () => written(['SPIFFE ID', 'spiffe://example.org/web'], parseSpiffeId, String);
 
+export const idTemplate = () =>
+  written(['SPIFFE ID with {sub}', 'spiffe://example.org/agent/{sub}'], parseIdTemplate, formatIdTemplate);
+
+/** The name of a request header that a token may stand in; lower case in the Config. */
+export const tokenHeader = () => written(['header name', 'authorization'], parseTokenHeader, String);
+
+export const jwksUrl = () => written(['URL', 'https://login.example.org/jwks.json'], parseJwksUrl, String);
+
 /** Text that is checked but kept as it is written. */
 export const checked = (type: Wording, check: (text: string) => void) =>
   written(
@@ -79,6 +88,26 @@ export const file = () =>
     if (text === '' || text.includes('\0') || Buffer.byteLength(text) > 4096)
       throw new Error('must name a file');
   });
+
+/** The name of a file inside a directory that is given elsewhere. */
+export const fileName = () =>
+  checked(['file name', 'svid.pem'], (text) => {
+    if (!/^(?!\.\.)[^/\0]{1,255}$/.test(text) || text === '.' || Buffer.byteLength(text) > 255)
+      throw new Error('must be the name of a file, without a directory, and not begin with ..');
+  });
+
+/** Permission bits that give nothing to others. */
+export const secretFileMode = () =>
+  written(
+    ['file mode', '"0600"'],
+    (text) => {
+      const mode = parseMode(text);
+      if ((mode & 0o007) !== 0)
+        throw new Error('must give no permission to others, such as "0600" or "0640"');
+      return mode;
+    },
+    formatMode,
+  );
 
 /** A field that is text in the file and `parse(text)` in the Config; `format` is its inverse. */
 function written<T>(
@@ -127,4 +156,22 @@ function within(
     format,
     span,
   );
+}
+
+/** Headers that say where a request goes or how long it is; a token in one of them would break it. */
+const framingHeaders: ReadonlySet<string> = new Set([
+  'host',
+  'connection',
+  'content-length',
+  'transfer-encoding',
+  'te',
+  'upgrade',
+]);
+
+function parseTokenHeader(text: string): string {
+  const name = text.toLowerCase();
+  if (!/^[a-z0-9!#$%&'*+.^_`|~-]{1,256}$/.test(name) || framingHeaders.has(name)) {
+    throw new Error('must be the name of a header that may hold a token');
+  }
+  return name;
 }

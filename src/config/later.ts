@@ -5,10 +5,7 @@
 const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.queries[].cache_key',
   'ext_authz.peer.trust_xfcc',
-  'ext_authz.peer.jwt_svid',
   'ext_authz.cache',
-  'ext_authz.inject_jwt_svid',
-  'ext_authz.bridge',
   'ext_authz.limits.reflection',
   'ext_authz.rate_limit',
   'ext_authz.tls',
@@ -22,7 +19,6 @@ const laterKeys: ReadonlySet<string> = new Set([
   'policy.bundle.auth',
   'policy.bundle.verification_key',
   'policy.bundle.persist_dir',
-  'outputs',
   'decision_log.service',
   'decision_log.sample',
 ]);

@@ -2,6 +2,7 @@ import type { ConfigProblem } from '../runtime/errors.ts';
 import { formatHostPort, type HostPort, isLoopback, type SocketAddress } from '../runtime/socket-address.ts';
 import { trustDomainOf } from '../spiffe/spiffe-id.ts';
 import { federationRules } from './federation-rules.ts';
+import { outputRules } from './output-rules.ts';
 import type { Rule } from './rule.ts';
 import type { Options } from './schema.ts';
 import { formatSize } from './units.ts';
@@ -79,6 +80,24 @@ const rules: readonly Rule[] = [
           ],
   },
   {
+    reads: [
+      'listen',
+      'ext_authz.enabled',
+      'ext_authz.listen',
+      'ext_authz.inject_jwt_svid',
+      'ext_authz.bridge',
+    ],
+    check: ({ listen, ext_authz }) =>
+      ext_authz.enabled && (ext_authz.listen ?? listen).kind !== 'unix'
+        ? (['inject_jwt_svid', 'bridge'] as const)
+            .filter((key) => ext_authz[key].length > 0)
+            .map((key) => ({
+              path: `ext_authz.${key}`,
+              message: 'needs a unix socket: JWT-SVIDs do not go over tcp without TLS; set ext_authz.listen',
+            }))
+        : [],
+  },
+  {
     reads: ['policy.engine', 'policy.bundle', 'ext_authz.enabled'],
     check: ({ policy, ext_authz }) =>
       ext_authz.enabled && policy.engine === 'wasm' && policy.bundle === undefined
@@ -109,15 +128,17 @@ const rules: readonly Rule[] = [
     check: sameSocketTwice,
   },
   ...federationRules,
+  ...outputRules,
   {
-    reads: ['sds.enabled', 'ext_authz.enabled'],
-    check: ({ sds, ext_authz }) =>
-      sds.enabled || ext_authz.enabled
+    reads: ['sds.enabled', 'ext_authz.enabled', 'outputs'],
+    check: ({ sds, ext_authz, outputs }) =>
+      sds.enabled || ext_authz.enabled || outputs.length > 0
         ? []
         : [
             {
               path: '',
-              message: 'sds.enabled and ext_authz.enabled are both false, so there is nothing to do',
+              message:
+                'sds.enabled and ext_authz.enabled are both false and there are no outputs, so there is nothing to do',
             },
           ],
   },

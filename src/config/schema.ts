@@ -8,13 +8,18 @@ import {
   engineUrl,
   file,
   fileMode,
+  fileName,
   hostPort,
   httpsUrl,
   idPattern,
+  idTemplate,
+  jwksUrl,
   listenAddress,
   name,
+  secretFileMode,
   size,
   spiffeId,
+  tokenHeader,
   trustDomain,
 } from './fields.ts';
 
@@ -134,33 +139,29 @@ const sds = z.strictObject({
     ),
 });
 
+const requestMatch = z.strictObject({
+  peer: z
+    .string()
+    .min(1)
+    .max(2048)
+    .optional()
+    .describe('Pattern of the peer SPIFFE ID; `:name` is one segment, `*` anything.'),
+  method: z.array(z.string().min(1).max(64)).min(1).max(32).optional().describe('HTTP methods, any of them.'),
+  path: z.string().min(1).max(4096).optional().describe('Pattern of the path without its query string.'),
+  host: z
+    .string()
+    .min(1)
+    .max(255)
+    .optional()
+    .describe('Pattern of the host, in lower case and without port.'),
+  context: z
+    .record(z.string().min(1).max(256), z.string().max(4096))
+    .optional()
+    .describe('Context extensions of the route, each equal to the value here.'),
+});
+
 const query = z.strictObject({
-  match: z
-    .strictObject({
-      peer: z
-        .string()
-        .min(1)
-        .max(2048)
-        .optional()
-        .describe('Pattern of the peer SPIFFE ID; `:name` is one segment, `*` anything.'),
-      method: z
-        .array(z.string().min(1).max(64))
-        .min(1)
-        .max(32)
-        .optional()
-        .describe('HTTP methods, any of them.'),
-      path: z.string().min(1).max(4096).optional().describe('Pattern of the path without its query string.'),
-      host: z
-        .string()
-        .min(1)
-        .max(255)
-        .optional()
-        .describe('Pattern of the host, in lower case and without port.'),
-      context: z
-        .record(z.string().min(1).max(256), z.string().max(4096))
-        .optional()
-        .describe('Context extensions of the route, each equal to the value here.'),
-    })
+  match: requestMatch
     .prefault({})
     .describe('All keys given must match; a key that the request lacks does not match.'),
   path: decisionPath().optional().meta({ otherwise: '`ext_authz.path`', description: 'OPA decision.' }),
@@ -175,6 +176,32 @@ const query = z.strictObject({
     .record(z.string().min(1).max(256), z.json())
     .optional()
     .describe('Constants put into the input; `{name}` in a text is what `:name` matched.'),
+});
+
+const injection = z.strictObject({
+  match: requestMatch.prefault({}).describe('Which requests; as for queries.'),
+  audience: name().describe('The audience of the JWT-SVID.'),
+  header: tokenHeader().prefault('authorization').describe('Any header of that name is replaced.'),
+  scheme: z
+    .string()
+    .regex(/^[A-Za-z0-9-]{0,32}$/, 'must be letters, digits and dashes')
+    .default('Bearer')
+    .describe('Stands before the token; in quotes and empty for none.'),
+});
+
+const bridge = z.strictObject({
+  match: requestMatch
+    .omit({ peer: true })
+    .prefault({})
+    .describe('Which requests; as for queries, but the bridge says who the peer is.'),
+  jwks_url: jwksUrl().describe('Where the keys of the issuer are.'),
+  issuer: z.string().min(1).max(2048).describe('What `iss` must be.'),
+  audience: z.string().min(1).max(2048).describe('What `aud` must name.'),
+  header: tokenHeader()
+    .prefault('authorization')
+    .describe('Where the JWT comes in, and the JWT-SVID takes its place.'),
+  spiffe_id: idTemplate().describe('Whom the JWT stands for; `{sub}` is its subject, one segment.'),
+  mint_audience: name().describe('The audience of the JWT-SVID.'),
 });
 
 const extAuthz = z.strictObject({
@@ -203,6 +230,18 @@ const extAuthz = z.strictObject({
         .describe(
           'Whether source.certificate is checked against the live bundles, and whether it must be there.',
         ),
+      jwt_svid: z
+        .strictObject({
+          header: tokenHeader().prefault('authorization').describe('Where the JWT-SVID stands.'),
+          audiences: z
+            .array(name())
+            .max(100)
+            .default([])
+            .describe(
+              'A request without a SPIFFE ID of its connection may show a JWT-SVID for one of these; none turns that off.',
+            ),
+        })
+        .prefault({}),
       allowed_identities: z.array(idPattern()).max(1000).optional().meta({
         otherwise: 'every ID of the own trust domain',
         description: 'Patterns of the SPIFFE IDs that may pass; in a path `*` spans segments.',
@@ -233,6 +272,18 @@ const extAuthz = z.strictObject({
     .describe(
       'How headers set by policy meet those present; opa_envoy_plugin sends them as that plugin does.',
     ),
+  inject_jwt_svid: z
+    .array(injection)
+    .max(1000)
+    .default([])
+    .describe(
+      'Requests let through are given a JWT-SVID of the default identity; without one they are denied.',
+    ),
+  bridge: z
+    .array(bridge)
+    .max(100)
+    .default([])
+    .describe('The JWT of another issuer comes in, a JWT-SVID of the SPIFFE ID it stands for goes on.'),
   limits: z
     .strictObject({
       max_message_bytes: size('64KiB', '64MiB').prefault('4MiB').describe('The largest Check that is read.'),
@@ -332,6 +383,42 @@ const federation = z.strictObject({
     .optional(),
 });
 
+const output = z.strictObject({
+  directory: file().describe(
+    'Where the files are; made with mode 0755 when it is missing. Nobody but us and root may write to it.',
+  ),
+  certificate: fileName().prefault('svid.pem').describe('The X.509-SVID in PEM, leaf first.'),
+  private_key: fileName().prefault('svid.key').describe('Its key in PEM, PKCS#8.'),
+  bundle: fileName().prefault('bundle.pem').describe('The bundle of the own trust domain in PEM.'),
+  federated: z
+    .boolean()
+    .default(false)
+    .describe('Also writes federated/TRUST_DOMAIN.pem for each other trust domain held.'),
+  mode: fileMode().prefault('0644').describe('Permission bits of certificates and bundles.'),
+  secret_mode: secretFileMode().prefault('0600').describe('Permission bits of the key and of tokens.'),
+  jwt: z
+    .array(
+      z.strictObject({
+        audience: name().describe('Whom the JWT-SVID is for.'),
+        file: fileName().describe('The file that holds it, and nothing else.'),
+      }),
+    )
+    .max(100)
+    .default([])
+    .describe('JWT-SVIDs of the default identity, renewed in time.'),
+  signal: z
+    .strictObject({
+      pid_file: file().describe(
+        'Holds the process ID; must belong to us or root and be writable by nobody else.',
+      ),
+      name: z
+        .enum(['SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGINT', 'SIGTERM', 'SIGQUIT'])
+        .default('SIGHUP')
+        .describe('What is sent to it after each new set.'),
+    })
+    .optional(),
+});
+
 /**
  * Every option of the program, once: its type, default, bounds and a sentence about it. Parsing turns the file's text
  * (`10s`, `4MiB`, `unix:///…`) into values, and `z.encode` turns them back, so this is also what `validate` prints.
@@ -352,6 +439,11 @@ export const schema = z.strictObject({
   ext_authz: extAuthz.prefault({}),
   policy: policy.prefault({}),
   federation: federation.prefault({}),
+  outputs: z
+    .array(output)
+    .max(100)
+    .default([])
+    .describe('Directories of files for programs that cannot speak SDS.'),
   admin: z
     .strictObject({
       listen: hostPort().prefault('127.0.0.1:9902').describe('The admin HTTP server.'),

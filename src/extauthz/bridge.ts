@@ -1,8 +1,8 @@
 import type { MatchSpec } from '../policy/request-match.ts';
 import type { RequestRules } from '../policy/request-rules.ts';
-import { AppError, MalformedError } from '../runtime/errors.ts';
+import { AppError } from '../runtime/errors.ts';
 import { type ForeignJwtVerification, verifyForeignJwt } from '../spiffe/foreign-jwt.ts';
-import { isPathSegment, parseSpiffeId, type SpiffeId } from '../spiffe/spiffe-id.ts';
+import { fillIdTemplate, type IdTemplate } from '../spiffe/id-template.ts';
 import { findToken } from './bearer.ts';
 import type { IssuerKeys } from './issuer-keys.ts';
 import { type PeerResult, type PeerSource, peerOf } from './peer.ts';
@@ -21,34 +21,6 @@ export type BridgeRule = Readonly<{
   mintAudience: string;
   keys: IssuerKeys;
 }>;
-
-/** A SPIFFE ID with `{sub}` for one whole segment of its path. */
-export type IdTemplate = Readonly<{ before: string; after: string }>;
-
-/** Parses `spiffe://td/agent/{sub}`; throws MalformedError unless `{sub}` is one whole segment of a valid ID. */
-export function parseIdTemplate(text: string): IdTemplate {
-  const parts = text.split('{sub}');
-  const [before, after] = parts;
-  if (parts.length !== 2 || before === undefined || after === undefined) {
-    throw new MalformedError('must have {sub} once, as in spiffe://example.org/agent/{sub}');
-  }
-  if (!/^spiffe:\/\/[^/]+\/(?:.*\/)?$/.test(before) || (after !== '' && !after.startsWith('/'))) {
-    throw new MalformedError('must have {sub} as one whole segment of the path');
-  }
-  parseSpiffeId(`${before}x${after}`);
-  return Object.freeze({ before, after });
-}
-
-/** The ID for a subject, or undefined for one that is not a valid segment. */
-export function fillIdTemplate({ before, after }: IdTemplate, subject: string): SpiffeId | undefined {
-  if (!isPathSegment(subject)) return undefined;
-  try {
-    return parseSpiffeId(before + subject + after);
-  } catch (error) {
-    if (error instanceof MalformedError) return undefined;
-    throw error;
-  }
-}
 
 /**
  * The peer of requests that a bridge is for: the first rule that fits verifies the JWT and maps its subject. It comes

@@ -2,7 +2,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 
 /** What is held, for the gauges of expiry; times in milliseconds since the epoch. */
 export type HeldIdentity = Readonly<{
-  svids: readonly Readonly<{ spiffeId: string; expiresAt: number }>[];
+  svids: readonly Readonly<{ spiffeId: string; fingerprint: string; expiresAt: number }>[];
   bundles: readonly Readonly<{
     trustDomain: string;
     x509Authorities: number;
@@ -54,7 +54,7 @@ export function createMetrics(info: { version: string; nodeVersion: string }) {
   );
 
   return Object.freeze({
-    identity: identityMetrics(gauge),
+    identity: identityMetrics(counter, gauge),
     workload: workloadMetrics(counter, histogram),
     trust: trustMetrics(counter),
     federation: federationMetrics(counter, gauge),
@@ -62,6 +62,7 @@ export function createMetrics(info: { version: string; nodeVersion: string }) {
     sds: sdsMetrics(counter, gauge),
     extAuthz: extAuthzMetrics(counter, histogram),
     policy: policyMetrics(counter),
+    outputs: outputMetrics(counter),
     decisionLog: decisionLogMetrics(counter),
     config: configMetrics(counter, gauge),
     /** The answer to a scrape, in Prometheus' text format. */
@@ -93,7 +94,14 @@ type NewHistogram = <L extends string>(
   labels?: readonly L[],
 ) => Histogram<L>;
 
-function identityMetrics(gauge: NewGauge) {
+function identityMetrics(counter: NewCounter, gauge: NewGauge) {
+  const issued = counter(
+    'x509_svids_issued_total',
+    'X.509-SVIDs that the identity source issued: the first for its ID, or one in place of another.',
+    ['kind'],
+  );
+  let ids: ReadonlySet<string> = new Set();
+  let certificates: ReadonlySet<string> = new Set();
   const svidExpiry = gauge(
     'svid_expiry_timestamp_seconds',
     'When the X.509-SVID held for this SPIFFE ID expires, in seconds since the epoch.',
@@ -111,6 +119,11 @@ function identityMetrics(gauge: NewGauge) {
   return Object.freeze({
     /** Tells what is held now; what was held before is forgotten. */
     held({ svids, bundles }: HeldIdentity): void {
+      for (const { spiffeId, fingerprint } of svids) {
+        if (!certificates.has(fingerprint)) issued.inc({ kind: ids.has(spiffeId) ? 'renewal' : 'first' });
+      }
+      ids = new Set(svids.map(({ spiffeId }) => spiffeId));
+      certificates = new Set(svids.map(({ fingerprint }) => fingerprint));
       svidExpiry.reset();
       bundleExpiry.reset();
       authorities.reset();
@@ -137,7 +150,9 @@ function workloadMetrics(counter: NewCounter, histogram: NewHistogram) {
     answerBuckets,
     ['rpc'],
   );
+  const devIssued = counter('dev_svids_issued_total', 'SVIDs that the embedded CA issued.', ['kind']);
   return Object.freeze({
+    devIssued: (kind: string, count: number): void => devIssued.inc({ kind }, count),
     updated: (rpc: string): void => updates.inc({ rpc }),
     failed: (rpc: string, reason: string): void => failures.inc({ rpc, reason }),
     answered: (rpc: string, seconds: number): void => answers.observe({ rpc }, seconds),
@@ -263,6 +278,22 @@ function policyMetrics(counter: NewCounter) {
     bundleLoaded: (outcome: string): void => bundles.inc({ outcome }),
     workerReplaced: (cause: string): void => workers.inc({ cause }),
   });
+}
+
+function outputMetrics(counter: NewCounter) {
+  const sets = counter('output_sets_total', 'Sets of files, and what became of them.', ['output', 'outcome']);
+  const signals = counter('output_signals_total', 'Reload signals after a new set of files.', [
+    'output',
+    'outcome',
+  ]);
+  /** The meter of one entry of `outputs`. */
+  return (index: number) => {
+    const output = String(index);
+    return Object.freeze({
+      set: (outcome: string): void => sets.inc({ output, outcome }),
+      signalled: (outcome: string): void => signals.inc({ output, outcome }),
+    });
+  };
 }
 
 function decisionLogMetrics(counter: NewCounter) {

@@ -21,7 +21,13 @@ export type DevSourceOptions = Readonly<{
   now: () => number;
   sleep: Sleep;
   log: Logger;
+  meter?: DevMeter;
 }>;
+
+/** What the embedded authority counts. */
+export interface DevMeter {
+  devIssued(kind: 'x509' | 'jwt', count: number): void;
+}
 
 /** Identity without a SPIRE: an embedded authority whose keys live in memory and end with the process. */
 export interface DevSource extends IdentitySource {
@@ -46,7 +52,7 @@ type Authorities = Readonly<{
 
 /** An embedded authority with its first X509-SVIDs already issued. Throws AppError for identities it may not have. */
 export async function createDevSource(options: DevSourceOptions): Promise<DevSource> {
-  const { trustDomain, spiffeIds, svidTtlMs, jwtSvidTtlMs, now, sleep, log } = options;
+  const { trustDomain, spiffeIds, svidTtlMs, jwtSvidTtlMs, now, sleep, log, meter } = options;
   checkIdentities(trustDomain, spiffeIds);
   const authorityTtlMs = Math.max(dayMs, 10 * svidTtlMs);
   const newAuthority = () => createX509Authority({ trustDomain, ttlMs: authorityTtlMs, now: now() });
@@ -64,6 +70,7 @@ export async function createDevSource(options: DevSourceOptions): Promise<DevSou
     for (const spiffeId of spiffeIds) {
       svids.push(await authorities.signing.issue({ spiffeId, ttlMs: svidTtlMs, now: at }));
     }
+    meter?.devIssued('x509', svids.length);
     const [first, ...others] = svids;
     if (first === undefined) throw new AppError('internal', 'dev identity has no SPIFFE ID');
     const bundle: X509Bundle = Object.freeze({
@@ -106,7 +113,9 @@ export async function createDevSource(options: DevSourceOptions): Promise<DevSou
       if (ids.length === 0) throw new AppError('permission_denied', 'no identity issued');
       const at = now();
       const sign = (id: SpiffeId) => signer.sign({ spiffeId: id, audiences, ttlMs: jwtSvidTtlMs, now: at });
-      return Object.freeze(await Promise.all(ids.map(sign)));
+      const svids = await Promise.all(ids.map(sign));
+      meter?.devIssued('jwt', svids.length);
+      return Object.freeze(svids);
     },
     async run(signal: AbortSignal): Promise<void> {
       try {

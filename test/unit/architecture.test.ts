@@ -22,6 +22,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   federation: ['http', 'spiffe', 'trust', 'runtime'],
   sds: ['trust', 'tokens', 'spiffe', 'grpc', 'runtime'],
   extauthz: ['trust', 'policy', 'tokens', 'http', 'spiffe', 'grpc', 'runtime'],
+  outputs: ['trust', 'tokens', 'spiffe', 'runtime'],
   admin: ['trust', 'tokens', 'spiffe', 'runtime'],
   stack: ['config', 'envoy', 'spiffe', 'runtime'],
 };

@@ -40,7 +40,7 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
   for (const stream of [stdout, stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk.toString()));
   const stop = new AbortController();
   const running = runApp(
-    { loaded, configSource, stdout, stderr, version: '0.0.0', nodeVersion: 'v0' },
+    { loaded, configSource, stdout, stderr, version: '0.0.0', nodeVersion: 'v0', kill: () => undefined },
     stop.signal,
   );
   t.after(async () => {

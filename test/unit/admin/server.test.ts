@@ -38,6 +38,7 @@ async function start(
       envoys: [],
       policy: undefined,
       decisions: [],
+      outputs: [],
     });
   const server = createAdminServer({ readiness, status, metrics, routes, log: silentLogger });
   const listener = await server.listen({ host: '127.0.0.1', port: 0 }, scope);

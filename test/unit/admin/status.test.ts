@@ -48,6 +48,7 @@ const parts = (fields: Partial<StatusParts> = {}): StatusParts => ({
   envoys: [],
   policy: { engine: 'wasm', ready: true, revision: 'r1', problem: undefined },
   decisions: [],
+  outputs: [],
   ...fields,
 });
 
@@ -103,6 +104,10 @@ describe('status', () => {
           },
         ],
         decisions: [decision()],
+        outputs: [
+          { directory: '/run/svid', writtenAt: now - hour, problem: undefined },
+          { directory: '/run/other', writtenAt: undefined, problem: 'no space is left' },
+        ],
       }),
     );
     assert.deepEqual(JSON.parse(JSON.stringify(status)), {
@@ -157,7 +162,12 @@ describe('status', () => {
           request: 'GET /orders',
         },
       ],
+      outputs: [
+        { directory: '/run/svid', written_at: '2025-12-31T23:00:00.000Z' },
+        { directory: '/run/other', problem: 'no space is left' },
+      ],
     });
+    assert.match(renderStatusPage(status), /\/run\/other.*\n.*not yet.*no space is left/);
   });
 
   it('says that an SVID expired while it was held', async () => {

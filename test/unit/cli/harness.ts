@@ -29,6 +29,7 @@ export async function cli(argv: readonly string[], options: Partial<CliOptions> 
     program: ['false'],
     nodeVersion: '24.0.0',
     async *hangups() {},
+    kill: () => undefined,
     runApp: () => Promise.reject(new Error('not run here')),
     ...options,
   });

@@ -30,6 +30,7 @@ const status: Status = buildStatus({
     },
   ],
   policy: { engine: 'wasm', ready: true, revision: '', problem: undefined },
+  outputs: [],
   decisions: [
     {
       decisionId: 'd',

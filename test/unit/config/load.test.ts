@@ -60,6 +60,24 @@ describe('loadConfig', () => {
       probeListen: undefined,
     });
     assert.deepEqual(config.log, { level: 'info' });
+    assert.deepEqual(config.outputs, []);
+  });
+
+  it('fills in an output, and resolves what it names', () => {
+    const { config } = load('outputs: [{directory: svid, signal: {pid_file: app.pid}}]');
+    assert.deepEqual(config.outputs, [
+      {
+        directory: '/etc/svidecar/svid',
+        certificate: 'svid.pem',
+        privateKey: 'svid.key',
+        bundle: 'bundle.pem',
+        federated: false,
+        mode: 0o644,
+        secretMode: 0o600,
+        jwt: [],
+        signal: { pidFile: '/etc/svidecar/app.pid', name: 'SIGHUP' },
+      },
+    ]);
   });
 
   it('gives the embedded CA one identity when none is named', () => {
@@ -266,7 +284,47 @@ admin: 5
     [
       'a program with nothing to do',
       'sds: {enabled: false}\next_authz: {enabled: false}',
-      ': sds.enabled and ext_authz.enabled are both false, so there is nothing to do',
+      ': sds.enabled and ext_authz.enabled are both false and there are no outputs, so there is nothing to do',
+    ],
+    [
+      'JWT-SVIDs on an admin server off loopback',
+      'admin: {listen: "0.0.0.0:9902", allow_jwt_svid: true}',
+      'admin.allow_jwt_svid: must be false, because admin.listen (0.0.0.0:9902) is not on loopback',
+    ],
+    [
+      'a key that others may read',
+      'outputs: [{directory: /run/svid, secret_mode: "0604"}]',
+      'outputs[0].secret_mode: must give no permission to others, such as "0600" or "0640"',
+    ],
+    [
+      'two outputs in one directory',
+      'outputs: [{directory: /run/svid}, {directory: /run/x/../svid/}]',
+      'outputs[1].directory: is the same as that of outputs[0]',
+    ],
+    [
+      'two files of one name',
+      'outputs: [{directory: /run/svid, jwt: [{audience: a, file: svid.key}]}]',
+      'outputs[0].jwt[0].file: is the same name as private_key',
+    ],
+    [
+      'a file in the place of the federated bundles',
+      'outputs: [{directory: /run/svid, federated: true, bundle: federated}]',
+      'outputs[0].bundle: is the same name as the directory of federated bundles',
+    ],
+    [
+      'a file outside the directory of its output',
+      'outputs: [{directory: /run/svid, certificate: ../svid.pem}]',
+      'outputs[0].certificate: must be the name of a file, without a directory, and not begin with ..',
+    ],
+    [
+      'JWT-SVIDs from files',
+      'identity: {source: files, files: {certificate: a, private_key: b, bundle: c}}\noutputs: [{directory: /run/svid, jwt: [{audience: a, file: t}]}]',
+      'outputs[0].jwt: needs an identity source that issues JWT-SVIDs, which identity.source: files does not',
+    ],
+    [
+      'a signal that cannot be handled',
+      'outputs: [{directory: /run/svid, signal: {pid_file: app.pid, name: SIGKILL}}]',
+      'outputs[0].signal.name: must be one of SIGHUP, SIGUSR1, SIGUSR2, SIGINT, SIGTERM, SIGQUIT',
     ],
     [
       'a mask that leads nowhere in a decision',

@@ -27,7 +27,10 @@ federation.trust_domains federation.trust_domains[].name federation.trust_domain
 federation.trust_domains[].profile federation.trust_domains[].endpoint_spiffe_id
 federation.trust_domains[].bootstrap_bundle federation.trust_domains[].ca_file
 federation.trust_domains[].allowed_identities federation.serve.listen federation.serve.profile
-federation.serve.refresh_hint federation.serve.certificate federation.serve.private_key outputs admin.listen admin.allow_jwt_svid
+federation.serve.refresh_hint federation.serve.certificate federation.serve.private_key
+outputs outputs[].directory outputs[].certificate outputs[].private_key outputs[].bundle outputs[].federated outputs[].mode
+outputs[].secret_mode outputs[].jwt outputs[].jwt[].audience outputs[].jwt[].file outputs[].signal.pid_file
+outputs[].signal.name admin.listen admin.allow_jwt_svid
 admin.probe_listen decision_log.console decision_log.mask decision_log.service decision_log.sample log.level
 `
   .trim()

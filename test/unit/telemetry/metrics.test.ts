@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { DecisionLogMeter } from '../../../src/extauthz/decision-log.ts';
 import type { ExtAuthzMeter } from '../../../src/extauthz/service.ts';
+import type { OutputMeter } from '../../../src/outputs/output-writer.ts';
 import type { PolicyMeter } from '../../../src/policy/opa-wasm.ts';
 import type { SdsMeter } from '../../../src/sds/meter.ts';
 import { createMetrics, type Metrics } from '../../../src/telemetry/metrics.ts';
@@ -26,6 +27,7 @@ describe('metrics', () => {
       policy: PolicyMeter;
       extAuthz: ExtAuthzMeter;
       decisionLog: DecisionLogMeter;
+      outputs: (index: number) => OutputMeter;
     } = metrics;
     assert.equal(meters, metrics);
   });
@@ -62,7 +64,7 @@ describe('metrics', () => {
   it('tells expiry of what is held now, and forgets what is held no more', async () => {
     const metrics = create();
     metrics.identity.held({
-      svids: [{ spiffeId: 'spiffe://a.example/web', expiresAt: 1_700_000_000_000 }],
+      svids: [{ spiffeId: 'spiffe://a.example/web', fingerprint: 'aa', expiresAt: 1_700_000_000_000 }],
       bundles: [
         { trustDomain: 'a.example', x509Authorities: 2, jwtAuthorities: 1, expiresAt: 1_800_000_000_000 },
       ],
@@ -78,6 +80,26 @@ describe('metrics', () => {
     metrics.identity.held({ svids: [], bundles: [] });
     assert.equal(await valueOf(metrics, svid), undefined);
     assert.equal(await valueOf(metrics, bundle), undefined);
+  });
+
+  it('counts X.509-SVIDs once each, first ones and renewals apart', async () => {
+    const metrics = create();
+    const held = (spiffeId: string, fingerprint: string) => ({ spiffeId, fingerprint, expiresAt: 0 });
+    const web = held('spiffe://a.example/web', 'aa');
+    metrics.identity.held({ svids: [web], bundles: [] });
+    metrics.identity.held({ svids: [web, held('spiffe://a.example/api', 'bb')], bundles: [] });
+    metrics.identity.held({ svids: [held('spiffe://a.example/web', 'cc')], bundles: [] });
+    const issued = (kind: string) => valueOf(metrics, `svidecar_x509_svids_issued_total{kind="${kind}"}`);
+    assert.equal(await issued('first'), 2);
+    assert.equal(await issued('renewal'), 1);
+  });
+
+  it('counts sets of files and signals by the entry of the configuration', async () => {
+    const metrics = create();
+    metrics.outputs(1).set('written');
+    metrics.outputs(1).signalled('failed');
+    assert.equal(await valueOf(metrics, 'svidecar_output_sets_total{output="1",outcome="written"}'), 1);
+    assert.equal(await valueOf(metrics, 'svidecar_output_signals_total{output="1",outcome="failed"}'), 1);
   });
 
   it('counts sources, rotations, policies and dropped decisions', async () => {
