@@ -108,12 +108,11 @@ export function createSpiffeRoutes(options: SpiffeApiOptions): Routes {
 
   function validateX509({ body }: AdminRequest): Answer {
     const pem = textMember(parseJsonObject(body, 'body'), 'certificate');
-    const { bundles, svids } = snapshots.current();
     // As in a Check: an intermediate of our own domain may be known although it was not sent.
-    const own = svids.flatMap(({ chain }) => chain.slice(1));
+    const { bundles, intermediates } = snapshots.current();
     return json(
       200,
-      x509VerificationJson(verifyPem(pem, (chain) => verifyX509Svid(chain, bundles, now(), own))),
+      x509VerificationJson(verifyPem(pem, (chain) => verifyX509Svid(chain, bundles, now(), intermediates))),
     );
   }
 

@@ -33,18 +33,16 @@ export function createMtlsPeerSource(options: MtlsPeerOptions): PeerSource {
   const { verifyCertificate, now } = options;
   const cache = createLruCache<string, Verified>(options.maxCachedCertificates ?? 1_000);
   let version = -1;
-  let intermediates: readonly Certificate[] = [];
 
   function verify(text: string, snapshot: TrustSnapshot): Verified | Refusal {
     if (snapshot.version !== version) {
       cache.clear();
       version = snapshot.version;
-      intermediates = snapshot.svids.flatMap((svid) => svid.chain.slice(1));
     }
     const at = now();
     const cached = cache.get(text);
     if (cached !== undefined && at < cached.expiresAt) return cached;
-    const result = verifyCertificateText(text, snapshot, at, intermediates);
+    const result = verifyCertificateText(text, snapshot, at);
     // Refusals are not kept: some pass with time, and none of them is on the way of a request that is let through.
     if (result.kind === 'verified') cache.set(text, result);
     return result;
@@ -77,12 +75,7 @@ function passed(id: SpiffeId, verified: boolean): PeerResult {
   return Object.freeze({ kind: 'peer', peer: peerOf(id, 'mtls', verified) });
 }
 
-function verifyCertificateText(
-  text: string,
-  snapshot: TrustSnapshot,
-  at: number,
-  intermediates: readonly Certificate[],
-): Verified | Refusal {
+function verifyCertificateText(text: string, snapshot: TrustSnapshot, at: number): Verified | Refusal {
   let chain: readonly Certificate[];
   try {
     chain = parsePemCertificates(percentDecode(text, 'certificate'), maxChain);
@@ -92,7 +85,7 @@ function verifyCertificateText(
   }
   const [leaf] = chain;
   if (leaf === undefined) return refuse('untrusted_certificate', 'certificate of the peer is empty');
-  const result = verifyX509Svid(chain, snapshot.bundles, at, intermediates);
+  const result = verifyX509Svid(chain, snapshot.bundles, at, snapshot.intermediates);
   if (result.valid) {
     const { spiffeId, expiresAt } = result;
     return { kind: 'verified', spiffeId, proven: passed(spiffeId, true), expiresAt };
@@ -110,7 +103,7 @@ const outlived = '; where connections may outlive certificates, set max_connecti
 function untrustedChain(leaf: Certificate, message: string): string {
   return (
     `certificate of the peer: ${message}; its issuer "${leaf.issuer.slice(0, 200)}" is no authority of its trust domain ` +
-    'and in none of our own SVID chains: issue the SVID from an authority in the bundle, or from an intermediate that ' +
+    'and in none of our own SVID chains so far: issue the SVID from an authority in the bundle, or from an intermediate that ' +
     'this sidecar shares, or set ext_authz.peer.verify_certificate to off and rely on the handshake of Envoy'
   );
 }

@@ -1,4 +1,5 @@
 import type { JwtBundleSet, X509BundleSet } from '../spiffe/bundle.ts';
+import type { Certificate } from '../spiffe/certificate.ts';
 import type { TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 
@@ -10,6 +11,8 @@ export type TrustSnapshot = Readonly<{
   trustDomain: TrustDomain | undefined;
   /** In the source's order, the default first. One that expired while held is still here: see `usableSvids`. */
   svids: readonly X509Svid[];
+  /** Those of the SVIDs' chains, then earlier ones that were still valid when the source last spoke. */
+  intermediates: readonly Certificate[];
   /** Own and federated, in the order of their names. A domain without authorities is known and not trusted. */
   bundles: X509BundleSet;
   jwtBundles: JwtBundleSet;
@@ -27,6 +30,7 @@ export const emptySnapshot: TrustSnapshot = Object.freeze({
   version: 0,
   trustDomain: undefined,
   svids: Object.freeze([]),
+  intermediates: Object.freeze([]),
   bundles: new Map(),
   jwtBundles: new Map(),
 });

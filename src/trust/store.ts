@@ -2,6 +2,7 @@ import { toAppError } from '../runtime/errors.ts';
 import { createLatest } from '../runtime/latest.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { JwtBundleSet, X509BundleSet } from '../spiffe/bundle.ts';
+import type { Certificate } from '../spiffe/certificate.ts';
 import { type SpiffeId, type TrustDomain, trustDomainOf } from '../spiffe/spiffe-id.ts';
 import type { X509Context } from '../spiffe/x509-context.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
@@ -13,6 +14,7 @@ import {
   type FederatedBundle,
   type TrustLimits,
 } from './check-update.ts';
+import { gatherIntermediates } from './intermediates.ts';
 import { sameJwtBundles, sameSvids, sameX509Bundles } from './same-material.ts';
 import { emptySnapshot, type SnapshotReader, type TrustSnapshot } from './snapshot.ts';
 
@@ -50,6 +52,7 @@ export interface TrustStore extends SnapshotReader {
 type Parts = Readonly<{
   trustDomain: TrustDomain | undefined;
   svids: readonly X509Svid[];
+  intermediates: readonly Certificate[];
   bundles: X509BundleSet;
   jwtBundles: JwtBundleSet;
   federated: ReadonlyMap<TrustDomain, FederatedBundle>;
@@ -78,7 +81,7 @@ export function createTrustStore(options: {
     switch (update.kind) {
       case 'x509':
         checkX509Context(update.context, { limits, expectedTrustDomain, now: now() });
-        return takeX509(parts, update.context);
+        return takeX509(parts, update.context, now());
       case 'x509_revoked':
         return { ...parts, ...withoutX509 };
       case 'jwt_bundles':
@@ -142,15 +145,19 @@ export function createTrustStore(options: {
 const withoutX509 = Object.freeze({
   trustDomain: emptySnapshot.trustDomain,
   svids: emptySnapshot.svids,
+  intermediates: emptySnapshot.intermediates,
   bundles: emptySnapshot.bundles,
 });
 
-function takeX509(parts: Parts, context: X509Context): Parts {
+function takeX509(parts: Parts, context: X509Context, now: number): Parts {
   const trustDomain = trustDomainOf(context.svids[0].spiffeId);
+  const svids = withoutRepeatedHints(context.svids);
+  const earlier = trustDomain === parts.trustDomain ? parts.intermediates : [];
   return {
     ...parts,
     trustDomain,
-    svids: withoutRepeatedHints(context.svids),
+    svids,
+    intermediates: gatherIntermediates(svids, earlier, now),
     bundles: new Map(context.bundles),
     own: new Set([...parts.own, trustDomain]),
   };
@@ -158,7 +165,7 @@ function takeX509(parts: Parts, context: X509Context): Parts {
 
 /** The snapshot of all parts; the one held when nothing in it differs. */
 function combine(held: TrustSnapshot, parts: Parts): TrustSnapshot {
-  const { trustDomain, svids } = parts;
+  const { trustDomain, svids, intermediates } = parts;
   const endpoints = [...parts.federated.values()].filter((document) => !parts.own.has(document.trustDomain));
   const x509 = endpoints.map((document) => [document.trustDomain, document.x509] as const);
   const jwt = endpoints.map((document) => [document.trustDomain, document.jwt] as const);
@@ -170,7 +177,8 @@ function combine(held: TrustSnapshot, parts: Parts): TrustSnapshot {
     sameX509Bundles(held.bundles, bundles) &&
     sameJwtBundles(held.jwtBundles, jwtBundles);
   if (same) return held;
-  return Object.freeze({ version: held.version + 1, trustDomain, svids, bundles, jwtBundles });
+  const version = held.version + 1;
+  return Object.freeze({ version, trustDomain, svids, intermediates, bundles, jwtBundles });
 }
 
 function without<K, V>(map: ReadonlyMap<K, V>, key: K): ReadonlyMap<K, V> {

@@ -20,6 +20,7 @@ async function held(): Promise<TrustSnapshot> {
     version: 1,
     trustDomain: own,
     svids: [svid],
+    intermediates: [],
     bundles: new Map([
       [own, { trustDomain: own, authorities: [authority.certificate], crls: [] }],
       [partner, { trustDomain: partner, authorities: [], crls: [] }],

@@ -97,6 +97,7 @@ export async function createTrust(): Promise<Trust> {
     version: 1,
     trustDomain: parseTrustDomain('example.org'),
     svids: [await own.svid(api)],
+    intermediates: [],
     bundles: x509Bundles(x509Bundle('example.org', [own]), x509Bundle('partner.example', [partner])),
     jwtBundles: new Map(),
   };

@@ -10,7 +10,14 @@ import type { X509Svid } from '../../../src/spiffe/x509-svid.ts';
 import { defaultTrustLimits, type TrustLimits } from '../../../src/trust/check-update.ts';
 import { type TrustSnapshot, usableSvids } from '../../../src/trust/snapshot.ts';
 import { createTrustStore, type TrustStore, type TrustUpdate } from '../../../src/trust/store.ts';
-import { createTestAuthority, jwtBundles, testNow, x509Bundle, x509Bundles } from '../../support/ca.ts';
+import {
+  createTestAuthority,
+  jwtBundles,
+  type TestAuthority,
+  testNow,
+  x509Bundle,
+  x509Bundles,
+} from '../../support/ca.ts';
 
 const own = 'example.org';
 const partner = 'partner.example';
@@ -64,6 +71,7 @@ test('the first snapshot is empty and has version 0', () => {
     version: 0,
     trustDomain: undefined,
     svids: [],
+    intermediates: [],
     bundles: new Map(),
     jwtBundles: new Map(),
   });
@@ -233,6 +241,41 @@ test('a revoked identity leaves no SVID and no X.509 bundle, and JWT bundles alo
   assert.equal(store.apply({ kind: 'jwt_bundles_revoked' }), 'unchanged');
   assert.equal(store.apply(x509([web], ownBundle)), 'changed');
   assert.equal(store.current().version, 5);
+});
+
+test('an intermediate outlives the SVIDs under it, for peers that are renewed later, until it expires', async () => {
+  const { store, clock } = setUp();
+  const [first, second] = [await root.intermediate({ notAfter: testNow + 1000 }), await root.intermediate()];
+  const under = (intermediate: TestAuthority) =>
+    intermediate.svid('spiffe://example.org/web', { through: [intermediate] });
+  const [webBySecond, dbBySecond] = [await under(second), await under(second)];
+  const held = (): readonly Certificate[] => store.current().intermediates;
+
+  store.apply(x509([await under(first)], ownBundle));
+  assert.deepEqual(held(), [first.certificate]);
+  store.apply(x509([webBySecond, dbBySecond], ownBundle));
+  assert.deepEqual(held(), [second.certificate, first.certificate]);
+  store.apply(x509([webBySecond], ownBundle));
+  assert.deepEqual(held(), [second.certificate, first.certificate], 'each is held once');
+  clock.now = testNow + 1001;
+  store.apply(x509([dbBySecond], ownBundle));
+  assert.deepEqual(held(), [second.certificate]);
+});
+
+test('earlier intermediates go with the identity, with the trust domain, and when there are too many', async () => {
+  const { store } = setUp();
+  const below = async (authority: TestAuthority, trustDomain: string): Promise<X509Svid> => {
+    const intermediate = await authority.intermediate();
+    return intermediate.svid(`spiffe://${trustDomain}/web`, { through: [intermediate] });
+  };
+  for (let i = 0; i < 20; i += 1) store.apply(x509([await below(root, own)], ownBundle));
+  assert.equal(store.current().intermediates.length, 17);
+  store.apply({ kind: 'x509_revoked' });
+  assert.deepEqual(store.current().intermediates, []);
+  store.apply(x509([await below(root, own)], ownBundle));
+  assert.equal(store.current().intermediates.length, 1);
+  store.apply(x509([await below(partnerRoot, partner)], partnerBundle));
+  assert.equal(store.current().intermediates.length, 1);
 });
 
 test('JWT bundles and X.509 never touch each other', () => {
