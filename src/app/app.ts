@@ -129,6 +129,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     ? createAuthorization(config, {
         snapshots: store,
         identityRules: () => identityRules.rules(),
+        tokens: tokens.cache,
         clock,
         log,
         metrics,

@@ -6,7 +6,7 @@ import type { CheckTrace } from '../extauthz/check-trace.ts';
 import { type Checker, createChecker } from '../extauthz/checker.ts';
 import { createDecisionLog } from '../extauthz/decision-log.ts';
 import type { IdentityRules } from '../extauthz/identity-rules.ts';
-import { createMtlsPeerSource } from '../extauthz/mtls-peer.ts';
+import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
 import { reasonCodeOf } from '../extauthz/outcome.ts';
 import { createRedactor } from '../extauthz/redaction.ts';
 import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
@@ -21,7 +21,14 @@ import { ConfigError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
+import {
+  createConfiguredCredentials,
+  createPeerSources,
+  type MintToken,
+  tokenHeadersOf,
+} from './jwt-authorization.ts';
 
 export type Clock = Readonly<{
   /** Milliseconds since the epoch. */
@@ -73,23 +80,27 @@ export function createConfiguredChecker(
     engine: PolicyEngine;
     clock: Clock;
     identityRules: () => IdentityRules;
+    mint: MintToken;
+    meter: IssuerKeysMeter;
     newDecisionId: () => string;
     log: Logger;
   },
 ): Checker {
   const { extAuthz, policy } = config;
-  const { peer, queries } = extAuthz;
-  const { clock, ...rest } = deps;
+  const { queries } = extAuthz;
+  const { clock, mint, meter, ...rest } = deps;
+  const { now } = clock;
   const dryRunQueries = new Set(queries.flatMap(({ dryRun }, index) => (dryRun ? [index] : [])));
   return createChecker({
     ...rest,
     queries: compileConfiguredQueries(config),
-    peerSources: [createMtlsPeerSource({ verifyCertificate: peer.verifyCertificate, now: clock.now })],
+    peerSources: createPeerSources(config, { now, log: rest.log, meter }),
+    credentials: createConfiguredCredentials(config, mint),
     body: extAuthz.body,
     timeoutMs: policy.timeoutMs,
     dryRun: extAuthz.dryRun,
     dryRunQueries,
-    now: clock.now,
+    now,
     monotonicNow: clock.monotonicNow,
   });
 }
@@ -107,6 +118,7 @@ export function createAuthorization(
   deps: {
     snapshots: SnapshotReader;
     identityRules: () => IdentityRules;
+    tokens: JwtSvidCache;
     clock: Clock;
     log: Logger;
     metrics: Metrics;
@@ -121,7 +133,7 @@ export function createAuthorization(
   const recent = createRecentDecisions();
   const records = createDecisionLog({
     sink: (event) => stdout.write(`${JSON.stringify(event)}\n`),
-    redact: createRedactor(decisionLog.mask),
+    redact: createRedactor(decisionLog.mask, tokenHeadersOf(config)),
     labels: { id: randomUUID(), version: deps.version },
     engine: engine.name,
     meter: metrics.decisionLog,
@@ -132,6 +144,8 @@ export function createAuthorization(
       engine,
       clock,
       identityRules: deps.identityRules,
+      mint: async (key, signal) => (await deps.tokens.get(key, signal)).token,
+      meter: metrics.extAuthz,
       newDecisionId: randomUUID,
       log,
     }),

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { compileConfiguredQueries } from '../app/authorization.ts';
 import { checkCredentials, readFederationEntries } from '../app/federation.ts';
 import { readDenied } from '../app/identity-rules.ts';
+import { checkJwtMatches } from '../app/jwt-authorization.ts';
 import type { Environment } from '../config/environment.ts';
 import { type LoadedConfig, loadConfig } from '../config/load.ts';
 import type { QueryMap } from '../policy/query-map.ts';
@@ -35,6 +36,7 @@ export async function readConfig(
   const { config } = loaded;
   const problems: ConfigProblem[] = [];
   const queries = attempt(problems, '', () => compileConfiguredQueries(config));
+  attempt(problems, '', () => checkJwtMatches(config));
   if (config.identity.source === 'workload_api') {
     attempt(problems, 'identity.workload_api.address', () =>
       parseEndpointAddress(config.identity.workloadApi.address),

@@ -6,8 +6,10 @@ import {
   createConfiguredEngine,
 } from '../app/authorization.ts';
 import { identityRulesOf, readDenied } from '../app/identity-rules.ts';
+import type { MintToken } from '../app/jwt-authorization.ts';
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
+import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
 import { problemOf, reasonCodeOf, reasonOf } from '../extauthz/outcome.ts';
 import { createResponseEncoder } from '../extauthz/response-encoder.ts';
 import { AppError, ConfigError, messageOf } from '../runtime/errors.ts';
@@ -54,6 +56,8 @@ export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags)
       engine,
       clock,
       identityRules: () => rules,
+      mint: nameToken,
+      meter: silentKeysMeter,
       newDecisionId: randomUUID,
       log,
     });
@@ -63,6 +67,12 @@ export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags)
     if (configured.kind === 'wasm') configured.engine.close();
   }
 }
+
+const silentKeysMeter: IssuerKeysMeter = Object.freeze({ keysFetched() {} });
+
+/** What is printed may be kept or sent around, so no token is fetched for it: its place is shown. */
+const nameToken: MintToken = ({ audience, spiffeId }) =>
+  Promise.resolve(`[JWT-SVID of ${spiffeId} for ${audience}]`);
 
 async function readCheck(path: string): Promise<ReturnType<typeof parseCheckJson>> {
   const text = await readText(path);

@@ -6,29 +6,33 @@ export type Redacted = Readonly<{ input: unknown; result: unknown; erased: reado
 
 export type Redactor = (decision: Readonly<{ input: unknown; result: unknown }>) => Redacted;
 
-/** Credentials by header name; they go from wherever they stand in input or result. */
-const credentialHeaders: ReadonlySet<string> = new Set([
+/** Headers that carry credentials whatever is configured; they go from wherever they stand in input or result. */
+const credentialHeaders: readonly string[] = [
   'authorization',
   'proxy-authorization',
   'cookie',
   'set-cookie',
   'x-forwarded-client-cert',
-]);
+];
 
 type Pointer = readonly string[];
 
 /**
  * Makes the function that takes credentials out of a decision: headers that carry them, in every input shape, inside
  * `headerMap` and in results, certificates of the ends, and what the JSON pointers of `mask` name. The originals are
- * left as they are. Throws MalformedError on a pointer that does not start with /input or /result.
+ * left as they are. `headers` names further headers that carry them. Throws MalformedError on a pointer that does not
+ * start with /input or /result.
  */
-export function createRedactor(mask: readonly string[]): Redactor {
+export function createRedactor(mask: readonly string[], headers: readonly string[] = []): Redactor {
+  const secret: ReadonlySet<string> = new Set(
+    [...credentialHeaders, ...headers].map((name) => name.toLowerCase()),
+  );
   const pointers = mask.map(parsePointer);
   return ({ input, result }) => {
     const erased: string[] = [];
     let document: unknown = {
-      input: redact(input, '/input', erased),
-      result: redact(result, '/result', erased),
+      input: redact(input, '/input', secret, erased),
+      result: redact(result, '/result', secret, erased),
     };
     for (const pointer of pointers) document = remove(document, pointer, 0, '', erased);
     const redacted = document as { input?: unknown; result?: unknown };
@@ -44,23 +48,23 @@ function parsePointer(text: string): Pointer {
   return segments.slice(1);
 }
 
-function redact(value: unknown, at: string, erased: string[]): unknown {
+function redact(value: unknown, at: string, secret: ReadonlySet<string>, erased: string[]): unknown {
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) {
     let copy: unknown[] | undefined;
     value.forEach((item: unknown, index) => {
-      const clean = redact(item, `${at}/${index}`, erased);
+      const clean = redact(item, `${at}/${index}`, secret, erased);
       if (clean !== item) (copy ??= [...(value as unknown[])])[index] = clean;
     });
     return copy ?? value;
   }
   const from = value as JsonObject;
-  const namesCredential = isCredential(from['key']);
+  const namesCredential = isCredential(from['key'], secret);
   let copy: Record<string, unknown> | undefined;
   for (const key of Object.keys(from)) {
     const member = from[key];
     if (
-      isCredential(key) ||
+      isCredential(key, secret) ||
       (namesCredential && (key === 'value' || key === 'rawValue')) ||
       (key === 'certificate' && /\/(?:source|destination)$/.test(at))
     ) {
@@ -68,15 +72,15 @@ function redact(value: unknown, at: string, erased: string[]): unknown {
       delete copy[key];
       erased.push(`${at}/${escapeSegment(key)}`);
     } else if (typeof member === 'object' && member !== null) {
-      const clean = redact(member, `${at}/${escapeSegment(key)}`, erased);
+      const clean = redact(member, `${at}/${escapeSegment(key)}`, secret, erased);
       if (clean !== member) (copy ??= { ...from })[key] = clean;
     }
   }
   return copy ?? value;
 }
 
-function isCredential(name: unknown): boolean {
-  return typeof name === 'string' && credentialHeaders.has(name.toLowerCase());
+function isCredential(name: unknown, secret: ReadonlySet<string>): boolean {
+  return typeof name === 'string' && secret.has(name.toLowerCase());
 }
 
 /** A copy of `value` without what the pointer names, or `value` itself when that is not there. */

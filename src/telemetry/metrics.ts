@@ -258,7 +258,13 @@ function extAuthzMetrics(counter: NewCounter, histogram: NewHistogram) {
     'Time the policy engine took for one query.',
     latencyBuckets,
   );
+  const issuerKeys = counter(
+    'bridge_key_fetches_total',
+    'Fetches of the keys of the issuers that bridges trust.',
+    ['outcome'],
+  );
   return Object.freeze({
+    keysFetched: (outcome: string): void => issuerKeys.inc({ outcome }),
     checked(outcome: string, reason: string, seconds: number): void {
       checks.inc({ outcome, reason });
       checkSeconds.observe({ outcome }, seconds);

@@ -16,9 +16,16 @@ sds.unknown_names ext_authz.enabled ext_authz.listen ext_authz.path ext_authz.in
 ext_authz.queries[].match.method ext_authz.queries[].match.path ext_authz.queries[].match.host
 ext_authz.queries[].match.context ext_authz.queries[].path ext_authz.queries[].input ext_authz.queries[].cache_key
 ext_authz.queries[].dry_run ext_authz.queries[].set ext_authz.peer.require ext_authz.peer.verify_certificate
-ext_authz.peer.trust_xfcc ext_authz.peer.jwt_svid ext_authz.peer.allowed_identities ext_authz.peer.denied_identities
+ext_authz.peer.trust_xfcc ext_authz.peer.jwt_svid.header ext_authz.peer.jwt_svid.audiences
+ext_authz.peer.allowed_identities ext_authz.peer.denied_identities
 ext_authz.peer.denied_identities_file ext_authz.dry_run ext_authz.on_failure ext_authz.header_mode ext_authz.cache
-ext_authz.inject_jwt_svid ext_authz.bridge ext_authz.limits.max_message_bytes ext_authz.limits.max_concurrent
+ext_authz.inject_jwt_svid ext_authz.inject_jwt_svid[].match.peer ext_authz.inject_jwt_svid[].match.method
+ext_authz.inject_jwt_svid[].match.path ext_authz.inject_jwt_svid[].match.host ext_authz.inject_jwt_svid[].match.context
+ext_authz.inject_jwt_svid[].audience ext_authz.inject_jwt_svid[].header ext_authz.inject_jwt_svid[].scheme
+ext_authz.bridge ext_authz.bridge[].match.method ext_authz.bridge[].match.path ext_authz.bridge[].match.host
+ext_authz.bridge[].match.context ext_authz.bridge[].jwks_url ext_authz.bridge[].issuer ext_authz.bridge[].audience
+ext_authz.bridge[].header ext_authz.bridge[].spiffe_id ext_authz.bridge[].mint_audience
+ext_authz.limits.max_message_bytes ext_authz.limits.max_concurrent
 ext_authz.limits.reflection ext_authz.rate_limit ext_authz.tls ext_authz.body.parse ext_authz.body.max_bytes
 ext_authz.body.proto_descriptor ext_authz.shadow policy.engine policy.timeout policy.opa.url policy.opa.push
 policy.opa.spiffe_ids policy.bundle.file policy.bundle.name policy.bundle.url policy.bundle.polling policy.bundle.auth
