@@ -8,6 +8,8 @@ export type DecisionEvent = Readonly<Record<string, unknown>>;
 export type DecisionLogOptions = Readonly<{
   /** Takes the finished records, e.g. to write them to the console. Must not throw. */
   sink: (event: DecisionEvent) => void;
+  /** Asked after each batch: fulfilled when the sink, which has more than enough now, takes records again. */
+  backlog?: (() => Promise<void> | undefined) | undefined;
   redact: Redactor;
   /** Names of this sidecar that every record carries, e.g. `{ id, version }`. */
   labels: Readonly<Record<string, string>>;
@@ -38,6 +40,7 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
   const { sink, meter, maxQueued = 2_048, maxQueuedBytes = 32 * 1024 * 1024 } = options;
   let queue: CheckTrace[] = [];
   let queuedBytes = 0;
+  let held = false;
   let wake: (() => void) | undefined;
 
   function take(): CheckTrace[] {
@@ -59,6 +62,16 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
     }
   }
 
+  /** A sink that stands still fills the queue, which is bounded, and not memory. */
+  async function holdBack(): Promise<void> {
+    const backlog = options.backlog?.();
+    if (backlog === undefined) return;
+    held = true;
+    await backlog;
+    held = false;
+    wake?.();
+  }
+
   return {
     record(trace) {
       const weight = weightOf(trace);
@@ -73,13 +86,15 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
     async run(signal) {
       signal.addEventListener('abort', () => wake?.(), { once: true });
       while (!signal.aborted) {
-        if (queue.length === 0) {
+        if (queue.length === 0 || held) {
           await new Promise<void>((resolve) => (wake = resolve));
           wake = undefined;
+          continue;
         }
         // A turn of the loop between batches: Checks that came meanwhile go first.
         await new Promise((resolve) => setImmediate(resolve));
         write(take());
+        void holdBack();
       }
       while (queue.length > 0) write(take());
     },

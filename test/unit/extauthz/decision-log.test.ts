@@ -168,3 +168,36 @@ test('a result too deep to be walked costs its record the documents, and the log
   assert.equal(events[0]?.['decision_id'], trace.decisionId);
   assert.equal(events[0]?.['path'], 'envoy/authz/allow');
 });
+
+test('a sink that stands still holds the records back, and those beyond the bounds are dropped', async () => {
+  const { trace } = await logOf({});
+  const events: DecisionEvent[] = [];
+  const backlog = Promise.withResolvers<void>();
+  const full = Promise.withResolvers<void>();
+  const done = Promise.withResolvers<void>();
+  let dropped = 0;
+  const log = createDecisionLog({
+    ...options,
+    maxQueued: 100,
+    sink: (event) => {
+      if (events.push(event) === 164) done.resolve();
+    },
+    backlog: () => {
+      full.resolve();
+      return events.length < 100 ? backlog.promise : undefined;
+    },
+    meter: { decisionDropped: () => (dropped += 1) },
+  });
+  const stop = new AbortController();
+  const running = log.run(stop.signal);
+  for (let i = 0; i < 64; i++) log.record(trace);
+  await full.promise;
+  for (let i = 0; i < 150; i++) log.record(trace);
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual({ written: events.length, dropped }, { written: 64, dropped: 50 });
+  backlog.resolve();
+  await done.promise;
+  stop.abort();
+  await running;
+  assert.equal(events.length, 164);
+});
