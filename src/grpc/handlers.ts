@@ -173,13 +173,6 @@ function streamContext(call: Call, signal: AbortSignal): CallContext {
   });
 }
 
-function cancellationOf(call: Call): AbortSignal {
-  const controller = new AbortController();
-  if (call.cancelled) controller.abort();
-  else call.on('cancelled', () => controller.abort());
-  return controller.signal;
-}
-
 function deadlineOf(call: Call): number | undefined {
   const deadline = Number(call.getDeadline());
   return Number.isFinite(deadline) ? deadline : undefined;
