@@ -15,11 +15,25 @@ const server: BootstrapOptions = {
   nodeCluster: 'envoy',
 };
 
-const samples: readonly Readonly<{ name: string; flags: string; options: BootstrapOptions }>[] = [
+type Sample = Readonly<{
+  name: string;
+  flags: string;
+  options: BootstrapOptions;
+  /** The config in bootstrap/; svidecar.yaml when absent. */
+  config?: string;
+}>;
+
+const samples: readonly Sample[] = [
   {
     name: 'sds-ext-authz',
     flags: '--listener 0.0.0.0:8443 --upstream 127.0.0.1:8080',
     options: server,
+  },
+  {
+    name: 'federated',
+    flags: '--listener 0.0.0.0:8443 --upstream 127.0.0.1:8080',
+    options: server,
+    config: 'svidecar-federated.yaml',
   },
   {
     name: 'delta-sds',
@@ -49,14 +63,14 @@ const samples: readonly Readonly<{ name: string; flags: string; options: Bootstr
 export function bootstrapSamples(
   root: string,
 ): readonly Readonly<{ path: string; flags: string; text: string }>[] {
-  const text = readFileSync(join(root, 'bootstrap/svidecar.yaml'), 'utf8');
-  const { config } = loadConfig({ text, env: {} });
-  return samples.map(({ name, flags, options }) => {
+  return samples.map(({ name, flags, options, config: file = 'svidecar.yaml' }) => {
+    const text = readFileSync(join(root, 'bootstrap', file), 'utf8');
+    const { config } = loadConfig({ text, env: {} });
     const all = `${flags} --envoy-admin 127.0.0.1:9901`;
     return {
       path: `bootstrap/${name}.yaml`,
       flags: all,
-      text: `# svidecar bootstrap --config svidecar.yaml ${all}\n${formatBootstrap(buildBootstrap(config, options))}`,
+      text: `# svidecar bootstrap --config ${file} ${all}\n${formatBootstrap(buildBootstrap(config, options))}`,
     };
   });
 }

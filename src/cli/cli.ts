@@ -61,7 +61,7 @@ export async function runCli(io: CliOptions): Promise<ExitCode> {
         timed(configured(y), '10s').option('online', {
           type: 'boolean',
           default: false,
-          describe: 'also try the identity source and the policy engine',
+          describe: 'also try the identity source, the policy engine and the bundle endpoints',
         }),
       (argv) => does(() => validate(io, clock, { ...argv, timeoutMs: timeoutOf(argv) }))(),
     )

@@ -4,10 +4,12 @@ import { describeConfig } from '../config/load.ts';
 import type { PolicyMeter } from '../policy/opa-wasm.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { silentLogger } from '../runtime/log.ts';
+import type { X509BundleSet } from '../spiffe/bundle.ts';
 import { readIdentityFiles } from '../workload/files.ts';
 import { type CheckedConfig, type ConfigFlags, readConfig } from './config-file.ts';
 import { firstIdentity } from './first-identity.ts';
 import { type CliOptions, type ExitCode, printLine } from './io.ts';
+import { federationAttempts } from './try-federation.ts';
 
 export type ValidateFlags = ConfigFlags & Readonly<{ config: string; online: boolean; timeoutMs: number }>;
 
@@ -83,11 +85,15 @@ async function tryPeers(
   engine: ConfiguredEngine | undefined,
   timeoutMs: number,
 ): Promise<ExitCode> {
+  let held: X509BundleSet = new Map();
+  const { signal } = io;
+  const partners = await federationAttempts(config, { held: () => held, now: clock.now, signal });
   const attempts: readonly (readonly [string, () => Promise<string>])[] = [
     [
       'identity',
       async () => {
-        const { svids } = await firstIdentity(config, clock, timeoutMs, io.signal);
+        const { svids, bundles } = await firstIdentity(config, clock, timeoutMs, io.signal);
+        held = bundles;
         return svids.map(({ spiffeId }) => spiffeId).join(', ');
       },
     ],
@@ -102,6 +108,7 @@ async function tryPeers(
           ] as const,
         ]
       : []),
+    ...partners.map(({ trustDomain, attempt }) => [`federation with ${trustDomain}`, attempt] as const),
   ];
   let code: ExitCode = 0;
   for (const [name, attempt] of attempts) {

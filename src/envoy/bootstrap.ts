@@ -63,13 +63,31 @@ function problemsOf(config: Config, { mode, upstreamIdentity }: BootstrapOptions
       message: 'is required for a client: without it any workload that the bundle vouches for could answer',
     });
   }
-  if (mode === 'server' && config.extAuthz.peer.allowedIdentities?.length === 0) {
-    problems.push({
-      path: 'ext_authz.peer.allowed_identities',
-      message: 'is empty, so nobody may connect; an Envoy without matchers would let everybody in',
-    });
-  }
+  if (mode === 'server') problems.push(...peerProblems(config));
   return problems;
+}
+
+/** An Envoy without matchers lets everybody in, one with matchers nobody else. */
+function peerProblems(config: Config): readonly ConfigProblem[] {
+  const { allowedIdentities } = config.extAuthz.peer;
+  if (allowedIdentities !== undefined) {
+    return allowedPeers(config).length > 0
+      ? []
+      : [
+          {
+            path: 'ext_authz.peer.allowed_identities',
+            message: `${allowedIdentities.length === 0 ? 'is empty' : 'names partners only, which their federation entries decide on'}, so nobody may connect; an Envoy without matchers would let everybody in`,
+          },
+        ];
+  }
+  return partnerPeers(config).length > 0 && ownDomain(config) === undefined
+    ? [
+        {
+          path: 'trust_domain',
+          message: 'is needed: beside the allowed identities of partners those of our own have to be listed',
+        },
+      ]
+    : [];
 }
 
 function clusters(config: Config, options: BootstrapOptions): readonly Json[] {
@@ -122,12 +140,19 @@ function tlsOptions(config: Config, options: BootstrapOptions): TlsOptions {
   };
 }
 
-/** Without allowed identities that is every ID of the own domain, which only a config that names it can write down. */
+/**
+ * Without allowed identities that is every ID of the own domain, which only a config that names it can write down. Of a
+ * partner domain its federation entry alone decides, as in Checks.
+ */
 function allowedPeers(config: Config): readonly PeerPattern[] {
-  const allowed = config.extAuthz.peer.allowedIdentities;
-  if (allowed !== undefined) return allowed;
   const own = ownDomain(config);
-  return own === undefined ? [] : [everyIdOf(own)];
+  const allowed = config.extAuthz.peer.allowedIdentities ?? (own === undefined ? [] : [everyIdOf(own)]);
+  const federated = new Set(config.federation.trustDomains.map(({ trustDomain }) => trustDomain));
+  return [...allowed.filter(({ trustDomain }) => !federated.has(trustDomain)), ...partnerPeers(config)];
+}
+
+function partnerPeers({ federation }: Config): readonly PeerPattern[] {
+  return federation.trustDomains.flatMap(({ allowedIdentities }) => allowedIdentities);
 }
 
 function everyIdOf(trustDomain: PeerPattern['trustDomain']): PeerPattern {

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { copyFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, it } from 'node:test';
+import { describe, it, type TestContext } from 'node:test';
 import { loadConfig } from '../../../src/config/load.ts';
 import { createX509Authority } from '../../../src/spiffe/authority.ts';
+import { formatBundleDocument } from '../../../src/spiffe/bundle-document.ts';
 import { encodeCertificatesPem, encodePrivateKeyPem } from '../../../src/spiffe/certificate.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
+import { startHttpsServer } from '../../support/https-server.ts';
 import { cli, directory, file, httpServer, workloadApi } from './harness.ts';
 
 const bundle = join(import.meta.dirname, '../../fixtures/policy/lab.tar.gz');
@@ -116,5 +118,69 @@ describe('validate', () => {
     const absent = await cli(['validate', '--config', nobody, ...argv]);
     assert.equal(absent.code, 1);
     assert.match(absent.stderr, /^identity: failed: .*does not exist/m);
+  });
+});
+
+describe('validate with federation', () => {
+  const partner = parseTrustDomain('partner.example');
+  const id = parseSpiffeId('spiffe://partner.example/bundles');
+
+  async function world(t: TestContext) {
+    const now = Date.now();
+    const ca = await createX509Authority({ trustDomain: partner, ttlMs: 3_600_000, now });
+    const svid = await ca.issue({ spiffeId: id, ttlMs: 3_600_000, now });
+    const x509 = { trustDomain: partner, authorities: [ca.certificate], crls: [] };
+    const jwt = { trustDomain: partner, authorities: [] };
+    const bundle = formatBundleDocument({ x509, jwt, sequence: 7n });
+    const endpoint = await startHttpsServer(t, svid, (_, response) => response.end(bundle));
+    const bootstrap = await file(t, 'partner.json', bundle);
+    const config = (bootstrapFile: string, endpointId: string = id): string =>
+      JSON.stringify({
+        identity: { source: 'dev' },
+        ext_authz: { enabled: false },
+        federation: {
+          trust_domains: [
+            {
+              name: partner,
+              bundle_endpoint: endpoint.url,
+              profile: 'https_spiffe',
+              endpoint_spiffe_id: endpointId,
+              bootstrap_bundle: bootstrapFile,
+            },
+          ],
+        },
+      });
+    return { endpoint, bootstrap, config };
+  }
+
+  it('--online tries every bundle endpoint as it would be asked, and tells what is wrong', async (t) => {
+    const { config, bootstrap } = await world(t);
+    const good = await cli(['validate', '--online', '--config', await file(t, 'a.yaml', config(bootstrap))]);
+    assert.match(
+      good.stderr,
+      /^federation with partner\.example: 1 X\.509 and 0 JWT authorities, sequence 7$/m,
+    );
+    assert.equal(good.code, 0);
+    const other = config(bootstrap, 'spiffe://partner.example/other');
+    const bad = await cli(['validate', '--online', '--config', await file(t, 'b.yaml', other)]);
+    assert.match(bad.stderr, /^federation with partner\.example: failed: .*expected spiffe:/m);
+    assert.equal(bad.code, 1);
+  });
+
+  it('reads the files that entries name, and does not go online unasked', async (t) => {
+    const { config, bootstrap, endpoint } = await world(t);
+    assert.equal((await cli(['validate', '--config', await file(t, 'a.yaml', config(bootstrap))])).code, 0);
+    assert.equal(endpoint.requests(), 0);
+    for (const [text, says] of [
+      [undefined, /there is no file/],
+      ['garbage', /is not JSON/],
+      ['{"keys":[]}', /holds no X\.509 authority/],
+    ] as const) {
+      const name = text === undefined ? '/nonexistent/partner.json' : await file(t, 'partner.json', text);
+      const { code, stderr } = await cli(['validate', '--config', await file(t, 'c.yaml', config(name))]);
+      assert.equal(code, 64);
+      assert.match(stderr, /federation\.trust_domains\[0\]\.bootstrap_bundle: /);
+      assert.match(stderr, says);
+    }
   });
 });

@@ -236,3 +236,57 @@ describe('formatBootstrap', () => {
     assert.deepEqual(parseYaml(formatBootstrap(bootstrap)), bootstrap);
   });
 });
+
+describe('bootstrap of a server that federates', () => {
+  const entry = (name: string, allowed: string): string =>
+    `{name: ${name}, bundle_endpoint: "https://${name}", profile: https_web, allowed_identities: [${allowed}]}`;
+  const partners = (...entries: string[]): string => `federation: {trust_domains: [${entries.join(', ')}]}\n`;
+  const agents = entry('b.example', '"spiffe://b.example/agents/*", "spiffe://b.example/web"');
+  const matchersOf = (text: string): unknown =>
+    one(buildBootstrap(config(text), server), 'match_typed_subject_alt_names');
+  const trustOf = (text: string): string =>
+    (one(buildBootstrap(config(text), server), 'validation_context_sds_secret_config') as { name: string })
+      .name;
+
+  it('lists the own identities and those of partners together, and trusts all bundles', () => {
+    const text = `trust_domain: a.example\n${partners(agents)}`;
+    assert.deepEqual(matchersOf(text), [
+      { san_type: 'URI', matcher: { prefix: 'spiffe://a.example/' } },
+      { san_type: 'URI', matcher: { prefix: 'spiffe://b.example/agents/' } },
+      { san_type: 'URI', matcher: { exact: 'spiffe://b.example/web' } },
+    ]);
+    assert.equal(trustOf(text), 'ALL');
+  });
+
+  it('leaves out what ext_authz.peer.allowed_identities says of a partner, because its entry alone decides', () => {
+    const peer =
+      'ext_authz: {peer: {allowed_identities: ["spiffe://a.example/web", "spiffe://b.example/*"]}}\n';
+    assert.deepEqual(matchersOf(`trust_domain: a.example\n${peer}${partners(agents)}`), [
+      { san_type: 'URI', matcher: { exact: 'spiffe://a.example/web' } },
+      { san_type: 'URI', matcher: { prefix: 'spiffe://b.example/agents/' } },
+      { san_type: 'URI', matcher: { exact: 'spiffe://b.example/web' } },
+    ]);
+  });
+
+  it('a partner of whom nobody is allowed gets no matcher and no trust', () => {
+    const text = `trust_domain: a.example\n${partners(entry('b.example', ''))}`;
+    assert.deepEqual(matchersOf(text), [{ san_type: 'URI', matcher: { prefix: 'spiffe://a.example/' } }]);
+    assert.equal(trustOf(text), 'ROOTCA');
+  });
+
+  it('is refused when the own identities cannot be listed beside those of partners', () => {
+    assert.throws(() => buildBootstrap(config(partners(agents)), server), {
+      name: 'ConfigError',
+      message: /^trust_domain: is needed/,
+    });
+  });
+
+  it('is refused when what is allowed names partners only and their entries allow nobody', () => {
+    const peer = 'ext_authz: {peer: {allowed_identities: ["spiffe://b.example/*"]}}\n';
+    const text = `trust_domain: a.example\n${peer}${partners(entry('b.example', ''))}`;
+    assert.throws(() => buildBootstrap(config(text), server), {
+      name: 'ConfigError',
+      message: /allowed_identities: names partners only/,
+    });
+  });
+});
