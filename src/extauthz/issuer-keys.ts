@@ -16,7 +16,7 @@ import { parseJwtAuthority } from '../spiffe/jwk.ts';
 export interface IssuerKeys {
   /** The keys held, however old up to a day; waits for them only when there are none. Rejects with AppError. */
   current(signal: AbortSignal): Promise<readonly JwtAuthority[]>;
-  /** Keys after another look, for a token whose key is not among them; looks at most every 30 s. */
+  /** Keys after another look, for a token whose key is not among them; looks at most every 10 s. */
   refreshed(signal: AbortSignal): Promise<readonly JwtAuthority[]>;
 }
 
@@ -39,7 +39,7 @@ export type IssuerKeysOptions = Readonly<{
 const freshMs = 5 * 60_000;
 /** Keys that could not be renewed for this long are not trusted any more: their issuer may have withdrawn them. */
 const staleMs = 24 * 3_600_000;
-const unknownKeyCooldownMs = 30_000;
+const unknownKeyCooldownMs = 10_000;
 const failureCooldownMs = 2_000;
 const timeoutMs = 5_000;
 const maxBytes = 256 * 1024;

@@ -1,11 +1,11 @@
-import { type Agent, type IncomingHttpHeaders, request } from 'node:http';
+import { type Agent, type IncomingHttpHeaders, type OutgoingHttpHeaders, request } from 'node:http';
 import { LimitError, TimeoutError, UnavailableError } from '../runtime/errors.ts';
 
 export type LoopbackRequest = Readonly<{
   port: number;
   path: string;
   method?: string;
-  headers?: Readonly<Record<string, string>>;
+  headers?: OutgoingHttpHeaders;
   body?: string | Buffer;
   /** Connections to reuse; without one each request is a connection of its own. */
   agent?: Agent;

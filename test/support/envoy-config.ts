@@ -151,6 +151,26 @@ export function extAuthz(extra: Json = {}): Json {
   };
 }
 
+/** The credential injector, which sends the generic secret `name` of the sidecar as bearer token. */
+export function credentialInjector(name: string): Json {
+  return {
+    name: 'envoy.filters.http.credential_injector',
+    typed_config: {
+      '@type': type('envoy.extensions.filters.http.credential_injector.v3.CredentialInjector'),
+      overwrite: true,
+      credential: {
+        name: 'envoy.http.injected_credentials.generic',
+        typed_config: {
+          '@type': type('envoy.extensions.http.injected_credentials.generic.v3.Generic'),
+          credential: sdsSecret(name),
+          header: 'authorization',
+          header_value_prefix: 'Bearer ',
+        },
+      },
+    },
+  };
+}
+
 /** The network ext_authz filter asking the sidecar. */
 export function tcpExtAuthz(): Json {
   return {
