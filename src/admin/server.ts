@@ -221,6 +221,7 @@ function whyNotBound(cause: Error, host: string, port: number): string {
 function close(server: Server): Promise<void> {
   return new Promise((resolve) => {
     server.close(() => resolve());
-    server.closeAllConnections();
+    // Streams have been told to end, and get the moment that takes.
+    setImmediate(() => server.closeAllConnections());
   });
 }

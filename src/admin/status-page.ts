@@ -13,12 +13,14 @@ h2 { font-size: 1rem; margin: 0 0 .5rem }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem; margin-bottom: 1rem;
   overflow-x: auto }
 table { border-collapse: collapse; width: 100% }
-th { text-align: left; font-weight: 500; color: var(--soft); font-size: .85rem }
-th, td { padding: .3rem .75rem .3rem 0; border-top: 1px solid var(--line); vertical-align: top }
+th { text-align: left; font-weight: 500; color: var(--soft); font-size: .85rem; white-space: nowrap }
+th, td { padding: .3rem 1rem .3rem 0; border-top: 1px solid var(--line); vertical-align: top }
 tr:first-child th { border-top: 0 }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere }
-meter { width: 6rem; height: .7rem }
+td:has(code) { min-width: 13rem }
+meter { width: 6rem; height: .7rem; vertical-align: baseline }
 p { margin: .25rem 0 }
+.keep { white-space: nowrap }
 .soft { color: var(--soft) }
 .good { color: var(--good) }
 .bad { color: var(--bad) }
@@ -46,7 +48,7 @@ export function renderStatusPage(status: Status): string {
 <header>
 <h1>svidecar</h1>
 ${status.ready ? html`<b class="good">ready</b>` : html`<b class="bad">not ready</b>`}
-<span class="soft">version ${status.version}, up ${span(status.started_at, status.time)}, seen ${status.time}</span>
+<span class="soft">version ${status.version}, up ${span(status.started_at, status.time)}, seen <span class="keep">${status.time}</span></span>
 </header>
 ${status.missing.length === 0 ? html`` : missing(status)}
 ${card('Identities', identities(status))}
@@ -71,7 +73,7 @@ function identities({ identity, time }: Status): Html {
   const problem = identity.problem === undefined ? html`` : html`<p class="bad">${identity.problem}</p>`;
   const rows = identity.svids.map(
     (svid) => html`<tr><td><code>${svid.spiffe_id}</code></td><td>${svid.hint ?? ''}</td>
-<td>${remaining(svid.not_before, svid.expires_at, time)}</td><td><code>${svid.serial}</code></td></tr>`,
+<td class="keep">${remaining(svid.not_before, svid.expires_at, time)}</td><td><code class="keep">${svid.serial}</code></td></tr>`,
   );
   return html`<p class="soft">from ${identity.source}</p>${problem}${table(['SPIFFE ID', 'hint', 'expires', 'serial'], rows)}`;
 }
@@ -82,7 +84,7 @@ function trustDomains({ trust_domains: domains, time }: Status): Html {
       domain,
     ) => html`<tr><td><code>${domain.name}</code>${domain.own ? html` <span class="soft">own</span>` : html``}</td>
 <td>${domain.x509_authorities}</td><td>${domain.jwt_authorities}</td>
-<td>${domain.expires_at === undefined ? 'not trusted' : `in ${span(time, domain.expires_at)}`}</td></tr>`,
+<td class="keep">${domain.expires_at === undefined ? 'not trusted' : `in ${span(time, domain.expires_at)}`}</td></tr>`,
   );
   return table(['trust domain', 'X.509 authorities', 'JWT authorities', 'last one expires'], rows);
 }
@@ -94,7 +96,7 @@ function envoys({ envoys: streams, time }: Status): Html {
     ) => html`<tr><td><code>${envoy.node_id}</code> <span class="soft">${envoy.cluster}</span></td><td>${envoy.protocol}</td>
 <td>${envoy.names.map((name) => html`<code>${name}</code> `)}</td>
 <td class="${envoy.ack === 'nacked' ? 'bad' : envoy.ack === 'acked' ? 'good' : 'soft'}">${envoy.ack}
-${envoy.nack_message ?? ''}</td><td>${span(envoy.opened_at, time)}</td></tr>`,
+${envoy.nack_message ?? ''}</td><td class="keep">${span(envoy.opened_at, time)}</td></tr>`,
   );
   return table(['node', 'protocol', 'secrets', 'answer', 'connected for'], rows);
 }
@@ -102,7 +104,7 @@ ${envoy.nack_message ?? ''}</td><td>${span(envoy.opened_at, time)}</td></tr>`,
 function outputs({ outputs: directories, time }: Status): Html {
   const rows = directories.map(
     ({ directory, written_at: writtenAt, problem }) => html`<tr><td><code>${directory}</code></td>
-<td>${writtenAt === undefined ? 'not yet' : `${span(writtenAt, time)} ago`}</td><td class="bad">${problem ?? ''}</td></tr>`,
+<td class="keep">${writtenAt === undefined ? 'not yet' : `${span(writtenAt, time)} ago`}</td><td class="bad">${problem ?? ''}</td></tr>`,
   );
   return table(['directory', 'written', 'problem'], rows);
 }
@@ -114,7 +116,7 @@ function policy({ engine, ready, revision, problem }: NonNullable<Status['policy
 
 function decisions({ decisions: recent, time }: Status): Html {
   const rows = recent.map(
-    (decision) => html`<tr><td>${span(decision.time, time)} ago</td>
+    (decision) => html`<tr><td class="keep">${span(decision.time, time)} ago</td>
 <td class="${decision.outcome === 'allow' ? 'good' : 'bad'}">${decision.outcome}</td><td>${decision.reason_code ?? ''}</td>
 <td><code>${decision.peer ?? ''}</code></td><td><code>${decision.request ?? ''}</code></td></tr>`,
   );

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { type IncomingHttpHeaders, request } from 'node:http';
+import { once } from 'node:events';
+import { type IncomingHttpHeaders, type IncomingMessage, type OutgoingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { after, describe, it } from 'node:test';
-import type { Routes } from '../../../src/admin/http.ts';
+import { get, json, post, type Routes } from '../../../src/admin/http.ts';
 import { type Readiness, readinessOf } from '../../../src/admin/readiness.ts';
 import {
   type AdminListener,
@@ -11,8 +12,10 @@ import {
   isHostAllowed,
 } from '../../../src/admin/server.ts';
 import { buildStatus } from '../../../src/admin/status.ts';
+import { aborted } from '../../../src/runtime/abort.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
 import { emptySnapshot } from '../../../src/trust/snapshot.ts';
+import { until } from '../../support/process.ts';
 
 type Answer = Readonly<{ status: number; headers: IncomingHttpHeaders; body: string }>;
 
@@ -49,9 +52,10 @@ async function start(
 function ask(
   { port }: AdminListener,
   path: string,
-  options: { method?: string; host?: string; body?: string } = {},
+  options: { method?: string; host?: string; body?: string | Buffer; headers?: OutgoingHttpHeaders } = {},
 ): Promise<Answer> {
-  const { method = 'GET', host = `127.0.0.1:${port}`, body } = options;
+  const { method = 'GET', host = `127.0.0.1:${port}`, body, headers = {} } = options;
+  const chunked = headers['transfer-encoding'] !== undefined;
   return new Promise((resolve, reject) => {
     const call = request(
       {
@@ -59,7 +63,11 @@ function ask(
         port,
         path,
         method,
-        headers: { host, ...(body === undefined ? {} : { 'content-length': body.length }) },
+        headers: {
+          host,
+          ...(body === undefined || chunked ? {} : { 'content-length': Buffer.byteLength(body) }),
+          ...headers,
+        },
         agent: false,
       },
       (response) => {
@@ -148,6 +156,70 @@ describe('admin server', () => {
     assert.equal(isHostAllowed('[127.0.0.1]'), false);
     assert.equal(isHostAllowed('localhost:x'), false);
     assert.equal(isHostAllowed('a@127.0.0.1'), false);
+  });
+
+  it('reads the body of a POST, up to its bound, and refuses what is no text', async () => {
+    const routes: Routes = new Map([
+      ['/echo', post(({ body, query }) => json(200, [body.length, query.toString()]))],
+    ]);
+    const listener = await start('all', undefined, undefined, routes);
+    const answer = (body: string | Buffer, headers = {}) =>
+      ask(listener, '/echo?a=1&b=%20', { method: 'POST', body, headers });
+    assert.deepEqual(JSON.parse((await answer('täxt')).body), [4, 'a=1&b=+']);
+    assert.deepEqual(JSON.parse((await answer('')).body), [0, 'a=1&b=+']);
+    assert.equal((await answer('x'.repeat(256 * 1024))).status, 200);
+    for (const headers of [{}, { 'transfer-encoding': 'chunked' }]) {
+      const tooLong = await answer('x'.repeat(256 * 1024 + 1), headers);
+      assert.equal(tooLong.status, 413);
+      assert.equal(tooLong.headers.connection, 'close');
+      assert.deepEqual(JSON.parse(tooLong.body), { error: 'body is longer than 262144 bytes' });
+    }
+    const binary = await answer(Buffer.from([0xff, 0xfe]));
+    assert.equal(binary.status, 400);
+    assert.deepEqual(JSON.parse(binary.body), { error: 'body is not UTF-8' });
+    for (const method of ['GET', 'HEAD', 'PUT']) {
+      const { status, headers } = await ask(listener, '/echo', { method });
+      assert.equal(status, 405, method);
+      assert.equal(headers.allow, 'POST');
+    }
+  });
+
+  it('serves nothing but probes and metrics on the probe listener, also of other parts', async () => {
+    const routes: Routes = new Map([['/more', get(() => json(200, {}))]]);
+    assert.equal((await ask(await start('all', undefined, undefined, routes), '/more')).status, 200);
+    assert.equal((await ask(await start('probes', undefined, undefined, routes), '/more')).status, 404);
+  });
+
+  it('streams until the client is gone, and ends streams when it closes', async () => {
+    const ended: string[] = [];
+    async function* chunks(signal: AbortSignal): AsyncIterable<string> {
+      yield 'first\n';
+      await aborted(signal);
+      ended.push('end');
+    }
+    const routes: Routes = new Map([
+      ['/stream', get(({ signal }) => ({ contentType: 'text/event-stream', chunks: chunks(signal) }))],
+    ]);
+    const listener = await start('all', undefined, undefined, routes);
+    const head = await ask(listener, '/stream', { method: 'HEAD' });
+    assert.equal(head.headers['content-type'], 'text/event-stream');
+    assert.equal(head.body, '');
+    const open = () =>
+      new Promise<IncomingMessage>((resolve, reject) => {
+        request({ host: '127.0.0.1', port: listener.port, path: '/stream', agent: false }, resolve)
+          .once('error', reject)
+          .end();
+      });
+    const left = await open();
+    await once(left, 'data');
+    left.destroy();
+    await until('the stream to end with its client', () => (ended.length === 1 ? true : undefined));
+    const stayed = await open();
+    await once(stayed, 'data');
+    const whole = once(stayed, 'end');
+    await listener.close();
+    await whole;
+    assert.equal(ended.length, 2);
   });
 
   it('takes GET and HEAD only', async () => {
