@@ -133,6 +133,8 @@ export function createAuthorization(
   const recent = createRecentDecisions();
   const records = createDecisionLog({
     sink: (event) => stdout.write(`${JSON.stringify(event)}\n`),
+    backlog: () =>
+      stdout.writableNeedDrain ? new Promise((resolve) => stdout.once('drain', resolve)) : undefined,
     redact: createRedactor(decisionLog.mask, tokenHeadersOf(config)),
     labels: { id: randomUUID(), version: deps.version },
     engine: engine.name,
