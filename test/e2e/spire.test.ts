@@ -8,6 +8,7 @@ import { sleep } from '../../src/runtime/abort.ts';
 import { createX509Authority } from '../../src/spiffe/authority.ts';
 import { encodeCertificatesPem } from '../../src/spiffe/certificate.ts';
 import { parseTrustDomain } from '../../src/spiffe/spiffe-id.ts';
+import { probeTls } from '../../src/stack/tls-probe.ts';
 import { runTraffic } from '../../src/stack/traffic.ts';
 import { type Envoy, sdsStat, startEnvoy } from '../support/envoy.ts';
 import { extAuthz, httpListener } from '../support/envoy-config.ts';
@@ -21,6 +22,7 @@ import {
   agentSerial,
   issuedSvids,
   localAuthority,
+  mintSvid,
   ownBundle,
   validateJwt,
 } from '../support/spire-commands.ts';
@@ -48,7 +50,7 @@ type Mesh = Readonly<{
 
 // Run with SPIRE's programs from PATH. That its images do the same is only type-checked.
 test('svidecar between a real SPIRE and two real Envoys', { timeout: 120_000 }, async (t) => {
-  const spire = await startSpire(t, trustDomain);
+  const spire = await startSpire(t, { trustDomain });
   if (spire === undefined) return;
   const partnerPem = await federate(t, spire);
   const federatesWith = [`spiffe://${partner}`];
@@ -141,34 +143,20 @@ test('svidecar between a real SPIRE and two real Envoys', { timeout: 120_000 }, 
 
   await t.test('a new authority replaces the old one without a failed request', async (t) => {
     const traffic = startTraffic(t, mesh);
-    const [first] = (await ownBundle(spire)).x509Authorities;
-    const oldId = (await localAuthority(spire, 'show')).active?.authority_id ?? '';
-    const newId = (await localAuthority(spire, 'prepare')).prepared_authority?.authority_id ?? '';
-    const both = (await ownBundle(spire)).x509Authorities;
-    const second = both.find(({ serialNumber }) => serialNumber !== first?.serialNumber);
-    assert.ok(second !== undefined);
-    await waitForAuthorities(mesh, both);
-
-    await localAuthority(spire, 'activate', '-authorityID', newId);
-    const serials = new Set<string>();
-    await until('SVIDs of the new authority in both Envoys', async () => {
-      for (const { leaf } of await issuedSvids(spire)) {
-        if (leaf.verify(second.publicKey)) serials.add(leaf.serialNumber);
-      }
-      return (await serialsInUse(mesh)).every((serial) => serials.has(serial)) || undefined;
-    });
-
+    const oldId = await activateNewAuthority(mesh, spire);
     const agentsOwn = await agentSerial(spire);
+    const serversOwn = (await leafOnWire(spire.serverPort)).serialNumber;
     await localAuthority(spire, 'taint', '-authorityID', oldId);
     // Revoked any sooner, SPIRE's server and agent would stop trusting each other.
     await until("SPIRE's own SVIDs to be of the new authority", async () => {
-      const done = (await leafOnWire(spire.serverPort)).verify(second.publicKey);
-      return (done && (await agentSerial(spire)) !== agentsOwn) || undefined;
+      const { serialNumber } = await leafOnWire(spire.serverPort);
+      return (serialNumber !== serversOwn && (await agentSerial(spire)) !== agentsOwn) || undefined;
     });
     await localAuthority(spire, 'revoke', '-authorityID', oldId);
-    await waitForAuthorities(mesh, [second]);
+    const left = (await ownBundle(spire)).x509Authorities;
+    assert.equal(left.length, 1);
+    await waitForAuthorities(mesh, left);
     await traffic.end();
-    assert.ok((await leafOnWire(mesh.port)).verify(second.publicKey));
   });
 
   await t.test('deleted entries take the identity away, and new ones give it back', async (t) => {
@@ -193,6 +181,22 @@ test('svidecar between a real SPIRE and two real Envoys', { timeout: 120_000 }, 
   for (const secret of [server, 'ROOTCA']) {
     assert.equal(await mesh.serverEnvoy.stat(sdsStat(secret, 'update_rejected')), 0);
   }
+});
+
+// Envoy tells a Check of the peer's leaf alone, and the bundle has no more than the root.
+test('below an upstream authority Checks know the intermediate, and the last one of peers not yet renewed', async (t) => {
+  const spire = await startSpire(t, { trustDomain, upstream: true });
+  if (spire === undefined) return;
+  for (const spiffeId of ids) await spire.createEntry({ spiffeId, x509TtlS });
+  const mesh = await startMesh(t, spire);
+  assert.deepEqual(await statuses(mesh), { allowed: 200, denied: 403, open: 403 });
+
+  const peer = { port: mesh.port, identity: await mintSvid(spire, allowed) };
+  assert.equal((await probeTls(peer)).status, 200);
+  const traffic = startTraffic(t, mesh);
+  await activateNewAuthority(mesh, spire);
+  await traffic.end();
+  assert.equal((await probeTls(peer)).status, 200, 'the peer still has an SVID of the intermediate before');
 });
 
 type FetchedSvid = Readonly<{ spiffe_id: string; serial: string }>;
@@ -308,6 +312,23 @@ function leafOnWire(port: number): Promise<X509Certificate> {
       else resolve(leaf);
     });
   });
+}
+
+/** Has SPIRE issue under a new authority, until both Envoys use nothing else. Gives the ID of the authority before. */
+async function activateNewAuthority(mesh: Mesh, spire: Spire): Promise<string> {
+  const { issuer } = await leafOnWire(mesh.port);
+  const before = (await localAuthority(spire, 'show')).active?.authority_id ?? '';
+  const next = (await localAuthority(spire, 'prepare')).prepared_authority?.authority_id ?? '';
+  await waitForAuthorities(mesh, (await ownBundle(spire)).x509Authorities);
+  await localAuthority(spire, 'activate', '-authorityID', next);
+  const issued = new Set<string>();
+  await until('SVIDs of the new authority in both Envoys', async () => {
+    for (const { leaf } of await issuedSvids(spire)) {
+      if (leaf.issuer !== issuer) issued.add(leaf.serialNumber);
+    }
+    return (await serialsInUse(mesh)).every((serial) => issued.has(serial)) || undefined;
+  });
+  return before;
 }
 
 type EnvoyCerts = Readonly<{

@@ -1,4 +1,9 @@
 import { X509Certificate } from 'node:crypto';
+import {
+  encodeCertificatesPem,
+  encodePrivateKeyPem,
+  parseCertificates,
+} from '../../src/spiffe/certificate.ts';
 import type { Spire } from './spire.ts';
 
 export type IssuedSvid = Readonly<{ spiffeId: string; leaf: X509Certificate }>;
@@ -36,6 +41,20 @@ export async function ownBundle(spire: Spire): Promise<{
       x5c.map((der) => new X509Certificate(Buffer.from(der, 'base64'))),
     ),
     jwtKeyIds: keys.flatMap(({ use, kid }) => (use === 'jwt-svid' && kid !== undefined ? [kid] : [])),
+  };
+}
+
+/** An SVID straight from the server, which no agent renews. */
+export async function mintSvid(
+  spire: Spire,
+  spiffeId: string,
+): Promise<Readonly<{ certificatePem: Buffer; privateKeyPem: Buffer }>> {
+  const printed = await spire.server('x509', 'mint', '-spiffeID', spiffeId, '-output', 'json');
+  const minted = JSON.parse(printed) as { x509_svid: readonly string[]; private_key: string };
+  const chain = Buffer.concat(minted.x509_svid.map((der) => Buffer.from(der, 'base64')));
+  return {
+    certificatePem: encodeCertificatesPem(parseCertificates(chain, 10)),
+    privateKeyPem: encodePrivateKeyPem(Buffer.from(minted.private_key, 'base64')),
   };
 }
 

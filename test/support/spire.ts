@@ -1,8 +1,11 @@
+import { webcrypto } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
 import type { TestContext } from 'node:test';
+import { encodeCertificatesPem, encodePrivateKeyPem } from '../../src/spiffe/certificate.ts';
 import { findExecutable, pathDirectories } from '../../src/stack/executables.ts';
+import { createTestAuthority } from './ca.ts';
 import { freePort } from './ports.ts';
 import { tempDirectory, until } from './process.ts';
 import { spireInContainers } from './spire-containers.ts';
@@ -33,11 +36,20 @@ export interface Spire {
   restartAgent(): Promise<void>;
 }
 
+export type SpireOptions = Readonly<{
+  trustDomain: string;
+  /** True for a server that issues from intermediates below one root, which alone is in the bundle. */
+  upstream?: boolean;
+}>;
+
 /**
  * Starts a SPIRE server and an agent attested by a join token; they are stopped after the test. Where there is no SPIRE
  * it skips the test, with what to install, and gives undefined.
  */
-export async function startSpire(t: TestContext, trustDomain: string): Promise<Spire | undefined> {
+export async function startSpire(
+  t: TestContext,
+  { trustDomain, upstream = false }: SpireOptions,
+): Promise<Spire | undefined> {
   const host = (await spireFromPath(pathTo)) ?? (await spireInContainers(version));
   if (host === undefined) {
     t.skip(missing);
@@ -49,7 +61,8 @@ export async function startSpire(t: TestContext, trustDomain: string): Promise<S
   const serverPort = await freePort();
   const at = { directory, adminSocket, socket, serverPort, trustDomain };
   const [serverConfig, agentConfig] = [join(directory, 'server.conf'), join(directory, 'agent.conf')];
-  await writeFile(serverConfig, serverConfigOf(at));
+  const root = upstream ? await writeRoot(directory, trustDomain) : '';
+  await writeFile(serverConfig, serverConfigOf(at, root));
   await writeFile(agentConfig, agentConfigOf(at));
 
   const serverProgram = await host.start(t, {
@@ -114,7 +127,10 @@ type Places = Readonly<{
 }>;
 
 // Entries reach the agent within two seconds instead of ten, so that a test need not wait for SPIRE's own pace.
-function serverConfigOf({ directory, adminSocket, serverPort, trustDomain }: Places): string {
+function serverConfigOf(
+  { directory, adminSocket, serverPort, trustDomain }: Places,
+  upstreamAuthority: string,
+): string {
   return `server {
   bind_address = "127.0.0.1"
   bind_port = "${serverPort}"
@@ -129,8 +145,21 @@ plugins {
   }
   NodeAttestor "join_token" { plugin_data {} }
   KeyManager "memory" { plugin_data {} }
+  ${upstreamAuthority}
 }
 `;
+}
+
+/** A root for the server to stand below, and the plugin that hands it over. */
+async function writeRoot(directory: string, trustDomain: string): Promise<string> {
+  const hourMs = 3_600_000;
+  const now = Date.now();
+  const root = await createTestAuthority(trustDomain, { notBefore: now - hourMs, notAfter: now + hourMs });
+  const [certificate, key] = [join(directory, 'root.pem'), join(directory, 'root.key')];
+  await writeFile(certificate, encodeCertificatesPem([root.certificate]));
+  const pkcs8 = await webcrypto.subtle.exportKey('pkcs8', root.keys.privateKey);
+  await writeFile(key, encodePrivateKeyPem(Buffer.from(pkcs8)), { mode: 0o600 });
+  return `UpstreamAuthority "disk" { plugin_data { cert_file_path = "${certificate}" key_file_path = "${key}" } }`;
 }
 
 function agentConfigOf({ directory, socket, serverPort, trustDomain }: Places): string {
