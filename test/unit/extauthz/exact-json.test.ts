@@ -48,6 +48,13 @@ test('any mix of numbers comes back as it was written', () => {
   );
 });
 
+test('a number whose exponent no engine can work with is refused', () => {
+  for (const text of ['1e100000', '[-1.5E-999999999]', '{"a":1e+0099999999999}']) {
+    assert.throws(() => parseExactJson(text), LimitError);
+  }
+  for (const text of ['1e99999', '0e99999999999', '"1e99999999999"']) parseExactJson(text);
+});
+
 test('other numbers are plain numbers', () => {
   const text = '[1,-2.5,1e3,0.1,9007199254740991,0e9,-0,123456.789e-3,"12345678901234567890"]';
   assert.deepEqual(parseExactJson(text), [
