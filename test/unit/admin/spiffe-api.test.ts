@@ -269,7 +269,7 @@ describe('/spiffe/svid/jwt', () => {
   });
 
   it('is 503 when the source does not issue one, 400 for an audience that it cannot', async () => {
-    const failing = (error: Error) => routesOf(held, { tokens: { get: () => Promise.reject(error) } });
+    const failing = (failure: Error) => routesOf(held, { tokens: { get: () => Promise.reject(failure) } });
     const path = '/spiffe/svid/jwt?audience=a';
     assert.deepEqual(await jsonOf(failing(new UnavailableError('agent is away')), path, 503), {
       error: 'agent is away',
