@@ -70,6 +70,12 @@ export function createServers(
   }
   const workloadApi = identity.dev?.serveWorkloadApi;
   if (workloadApi !== undefined) {
+    if (workloadApi.kind === 'tcp') {
+      log.warn(
+        { address: formatSocketAddress(workloadApi) },
+        'the dev Workload API on tcp hands identities to every user of this machine: prefer a unix socket',
+      );
+    }
     doors.push({
       server: createGrpcServer({ services: [createWorkloadApiService(source, now)], log }),
       async listen(server) {

@@ -17,16 +17,22 @@ const partner = parseTrustDomain('partner.test');
 const web = parseSpiffeId('spiffe://dev.local/web');
 const api = parseSpiffeId('spiffe://dev.local/api');
 
-const clients: readonly [string, (t: TestContext) => Promise<ForeignClient>, refusals: object][] = [
-  ['go-spiffe', goSpiffeClient, { wrong_audience: 'InvalidArgument', foreign_id: 'PermissionDenied' }],
-  ['py-spiffe', pySpiffeClient, { wrong_audience: 'INVALID_ARGUMENT', foreign_id: 'PERMISSION_DENIED' }],
-];
+type Transport = 'unix' | 'tcp';
 
-for (const [name, build, refusals] of clients) {
+const goRefusals = { wrong_audience: 'InvalidArgument', foreign_id: 'PermissionDenied' };
+const pyRefusals = { wrong_audience: 'INVALID_ARGUMENT', foreign_id: 'PERMISSION_DENIED' };
+const clients: readonly [string, (t: TestContext) => Promise<ForeignClient>, Transport, refusals: object][] =
+  [
+    ['go-spiffe', goSpiffeClient, 'unix', goRefusals],
+    ['go-spiffe over TCP', goSpiffeClient, 'tcp', goRefusals],
+    ['py-spiffe', pySpiffeClient, 'unix', pyRefusals],
+  ];
+
+for (const [name, build, transport, refusals] of clients) {
   test(`${name} gets and validates SVIDs and bundles of the dev Workload API and follows a rotation`, async (t) => {
     const { command, args } = await build(t);
     const { dev, source } = await createSource();
-    const address = await serve(t, source);
+    const address = await serve(t, source, transport);
     const client = await startProcess(t, { name, command, args: [...args, address, 'billing', api] });
 
     const seen: unknown = JSON.parse(await client.waitForLine(/^\{/, { timeoutMs: 60_000 }));
@@ -80,14 +86,17 @@ async function createSource() {
   return { dev, source };
 }
 
-async function serve(t: TestContext, source: IdentitySource): Promise<string> {
+async function serve(t: TestContext, source: IdentitySource, transport: Transport): Promise<string> {
   const path = join(await tempDirectory(t), 'workload.sock');
   const server = createGrpcServer({
     services: [createWorkloadApiService(source, Date.now)],
     log: silentLogger,
   });
   t.after(() => server.shutdown(0));
-  const { address } = await server.listen({ kind: 'unix', path }, 0o600);
+  const { address } = await server.listen(
+    transport === 'unix' ? { kind: 'unix', path } : { kind: 'tcp', host: '127.0.0.1', port: 0 },
+    0o600,
+  );
   return address;
 }
 

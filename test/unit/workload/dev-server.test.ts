@@ -86,9 +86,19 @@ describe('Workload API of the dev source', () => {
       return true;
     });
 
-  it('feeds our own client: SVIDs, rotations, JWT bundles and JWT-SVIDs', async () => {
+  it('feeds our own client: SVIDs, rotations, JWT bundles and JWT-SVIDs', () =>
+    feedsOurClient(`unix://${path}`));
+
+  it('feeds our own client over TCP, too', async () => {
+    const tcp = createGrpcServer({ services: [createWorkloadApiService(dev, Date.now)], log: silentLogger });
+    const { port } = await tcp.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
+    await feedsOurClient(`tcp://127.0.0.1:${port}`);
+    await tcp.shutdown(0);
+  });
+
+  async function feedsOurClient(address: string): Promise<void> {
     const source = createWorkloadApiSource({
-      address: `unix://${path}`,
+      address,
       sleep,
       random: Math.random,
       now: Date.now,
@@ -121,7 +131,7 @@ describe('Workload API of the dev source', () => {
       source.fetchJwtSvids({ audiences: ['a'], spiffeId: parseSpiffeId('spiffe://dev.local/no') }, signal),
       (error) => error instanceof AppError && error.code === 'permission_denied',
     );
-  });
+  }
 
   it('sends bundles at once and not again when an SVID rotates', async () => {
     const bundles = open('FetchX509Bundles');
