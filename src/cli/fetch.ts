@@ -110,7 +110,9 @@ async function once<T>(
     );
   } catch (error) {
     if (io.signal.aborted) throw error;
-    throw new UnavailableError(`workload api at ${address}: ${messageOf(error)}`, { cause: error });
+    // What the source says of a call names the Workload API already.
+    const [name, message] = [`workload api ${address}`, messageOf(error)];
+    throw new UnavailableError(message.startsWith(name) ? message : `${name}: ${message}`, { cause: error });
   } finally {
     stop.abort();
   }
