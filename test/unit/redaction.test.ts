@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
@@ -11,6 +12,19 @@ import { loopbackHttp } from '../../src/stack/loopback-http.ts';
 import { freePort } from '../support/ports.ts';
 import { tempDirectory, until } from '../support/process.ts';
 
+const adminPaths = [
+  '/status',
+  '/',
+  '/metrics',
+  '/spiffe/status',
+  '/spiffe/svid/x509',
+  '/spiffe/svid/x509/chain',
+  '/spiffe/svid/jwt?audience=billing',
+  '/spiffe/.well-known/spiffe-bundle',
+  '/spiffe/trust-bundle',
+  '/spiffe/workload',
+  '/.well-known/jwks.json',
+];
 const secretType = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret';
 
 test('keys, tokens and credentials reach no log, decision record, metric or admin page', async (t) => {
@@ -24,6 +38,7 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
       policy: { engine: 'wasm', bundle: { file: 'examples/quickstart/policy/bundle.tar.gz' } },
       ext_authz: { peer: { verify_certificate: 'off' } },
       admin: { listen: `127.0.0.1:${adminPort}` },
+      outputs: [{ directory: join(directory, 'files'), jwt: [{ audience: 'billing', file: 'jwt.token' }] }],
       log: { level: 'debug' },
     }),
     path: join(import.meta.dirname, '../../svidecar.json'),
@@ -84,9 +99,13 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
     Promise.resolve(said.join('').includes(decisionId) ? true : undefined),
   );
 
-  const everything = [...said, await admin('/status'), await admin('/'), await admin('/metrics')].join('\n');
+  const token = await until('the files of an output', () =>
+    readFile(join(directory, 'files/jwt.token'), 'utf8').catch(() => undefined),
+  );
+  const pages = await Promise.all(adminPaths.map(admin));
+  const everything = [...said, ...pages].join('\n');
   const keyBody = keyPem.split('\n').slice(1, -2);
-  for (const hidden of [...keyBody, 'PRIVATE KEY', ...Object.values(credentials)]) {
+  for (const hidden of [...keyBody, 'PRIVATE KEY', token, ...Object.values(credentials)]) {
     assert.equal(everything.includes(hidden), false, `found ${hidden.slice(0, 12)}…`);
   }
   assert.ok(everything.includes('x-harmless-header-value'), 'what is no credential is still there');
