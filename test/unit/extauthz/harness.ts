@@ -157,6 +157,7 @@ export type CheckerParts = Readonly<{
   now?: () => number;
   log?: CheckerOptions['log'];
   peerSources?: CheckerOptions['peerSources'];
+  credentials?: CheckerOptions['credentials'];
 }>;
 
 export function checkerWith(trust: Trust, parts: CheckerParts = {}): Checker {
@@ -173,6 +174,7 @@ export function checkerWith(trust: Trust, parts: CheckerParts = {}): Checker {
     ],
     identityRules:
       parts.identityRules ?? (() => ({ requirePeer: true, denied: identities(), ...parts.rules })),
+    credentials: parts.credentials,
     body: parts.body ?? { parse: true, maxBytes: 1_048_576 },
     timeoutMs: parts.timeoutMs ?? 60_000,
     dryRun: parts.dryRun ?? false,
