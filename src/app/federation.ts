@@ -13,7 +13,7 @@ import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
 import { parsePemCertificates } from '../spiffe/certificate.ts';
 import type { TrustDomain } from '../spiffe/spiffe-id.ts';
-import { usableDefaultSvid } from '../trust/snapshot.ts';
+import { type TrustSnapshot, usableDefaultSvid } from '../trust/snapshot.ts';
 import type { TrustStore } from '../trust/store.ts';
 import type { IdentitySource } from '../workload/identity-source.ts';
 import type { Clock } from './authorization.ts';
@@ -36,6 +36,8 @@ export type Federation = Readonly<{
 }>;
 
 const pollMs = 1_000;
+/** After that long without JWT authorities the source is taken to have none. */
+const jwtGraceMs = 10_000;
 const maxFileBytes = 1024 * 1024;
 const maxCas = 1000;
 
@@ -101,6 +103,10 @@ export async function createFederation(options: {
   async function serveTask(serve: NonNullable<Config['federation']['serve']>): Promise<Task> {
     const { listen, refreshHintS, files: pair } = serve;
     const { defaultSvidHint } = configs.current().sds;
+    const startedAt = now();
+    // A partner that asks just after a restart must not believe that our JWT authorities are gone.
+    const awaitsJwt = ({ trustDomain, jwtBundles }: TrustSnapshot): boolean =>
+      trustDomain !== undefined && !jwtBundles.has(trustDomain) && now() - startedAt < jwtGraceMs;
     if (pair !== undefined) await checkCredentials(pair);
     const server = createBundleServer({
       listen,
@@ -109,7 +115,10 @@ export async function createFederation(options: {
         pair === undefined
           ? svidCredentials(store, (snapshot) => usableDefaultSvid(snapshot, defaultSvidHint, now()))
           : fileCredentials(pair, { sleep, log }),
-      document: () => ownBundle(store.current(), refreshHintS),
+      document() {
+        const snapshot = store.current();
+        return awaitsJwt(snapshot) ? undefined : ownBundle(snapshot, refreshHintS);
+      },
       log,
       meter,
     });
