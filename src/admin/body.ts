@@ -17,11 +17,15 @@ export async function readBody(request: IncomingMessage): Promise<string> {
   if (Number(request.headers['content-length'] ?? 0) > maxBodyBytes) throw tooLong();
   const parts: Buffer[] = [];
   let bytes = 0;
-  // Without destroyOnReturn the answer to a body that is too long could not be sent.
-  for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-    bytes += part.length;
-    if (bytes > maxBodyBytes) throw tooLong();
-    parts.push(part);
+  try {
+    // With destroyOnReturn the answer to a body that is too long could not be sent.
+    for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      bytes += part.length;
+      if (bytes > maxBodyBytes) throw tooLong();
+      parts.push(part);
+    }
+  } catch (cause) {
+    throw cause instanceof LimitError ? cause : new MalformedError('body has no end', { cause });
   }
   try {
     return utf8.decode(Buffer.concat(parts));

@@ -87,8 +87,8 @@ export function createOutputWriter(options: OutputWriterOptions): OutputWriter {
   }
 
   async function write(files: readonly SetFile[]): Promise<void> {
-    const { name, ourUid } = await writeSet(directory, files, spec);
-    before = inForce?.name;
+    const { name, previous, ourUid } = await writeSet(directory, files, spec);
+    before = previous;
     inForce = { name, files, at: now() };
     notBefore = now() + settleMs;
     failures = 0;

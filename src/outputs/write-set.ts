@@ -15,6 +15,8 @@ const unfinishedLink = /^\.\.link-[0-9a-f]{16}$/;
 export type WrittenSet = Readonly<{
   /** The name of its directory. */
   name: string;
+  /** That of the set that it replaced, of this process or an earlier one; undefined when there was none. */
+  previous: string | undefined;
   /** The user that this process runs as. */
   ourUid: number;
 }>;
@@ -39,10 +41,12 @@ export async function writeSet(
     const names = [...new Set(files.map((file) => file.name.split('/', 1)[0] ?? file.name))];
     await requireFreeNames(directory, names);
     await writeFiles(path, files, modes);
+    const replaced = await linkTarget(join(directory, current));
     await replaceLink(directory, current, name);
     await linkNames(directory, names);
     await syncDirectory(directory);
-    return Object.freeze({ name, ourUid });
+    const previous = replaced !== undefined && setPattern.test(replaced) ? replaced : undefined;
+    return Object.freeze({ name, previous, ourUid });
   } catch (error) {
     if ((await linkTarget(join(directory, current))) !== name) {
       await rm(path, { recursive: true, force: true }).catch(() => undefined);

@@ -184,6 +184,26 @@ describe('admin server', () => {
     }
   });
 
+  it('says nothing in the log of a client that goes away in the middle of its body', async () => {
+    const said: string[] = [];
+    const routes: Routes = new Map([['/echo', post(() => json(200, {}))]]);
+    const server = createAdminServer({
+      readiness: () => readinessOf({}),
+      status: () => assert.fail('not asked'),
+      metrics: () => assert.fail('not asked'),
+      routes,
+      log: { ...silentLogger, warn: (_, text) => said.push(text), error: (_, text) => said.push(text) },
+    });
+    const listener = await server.listen({ host: '127.0.0.1', port: 0 }, 'all');
+    const socket = connect(listener.port, '127.0.0.1', () => {
+      socket.write('POST /echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{');
+      socket.end();
+    });
+    await once(socket.resume(), 'close');
+    await listener.close();
+    assert.deepEqual(said, []);
+  });
+
   it('serves nothing but probes and metrics on the probe listener, also of other parts', async () => {
     const routes: Routes = new Map([['/more', get(() => json(200, {}))]]);
     assert.equal((await ask(await start('all', undefined, undefined, routes), '/more')).status, 200);

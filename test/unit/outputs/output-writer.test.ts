@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import type { OutputSpec } from '../../../src/outputs/output-set.ts';
+import { buildSet, type OutputSpec } from '../../../src/outputs/output-set.ts';
 import { createOutputWriter } from '../../../src/outputs/output-writer.ts';
+import { writeSet } from '../../../src/outputs/write-set.ts';
 import { createLatest, type Latest } from '../../../src/runtime/latest.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
 import { encodeCertificatesPem, encodePrivateKeyPem } from '../../../src/spiffe/certificate.ts';
@@ -140,6 +141,22 @@ describe('an output', () => {
     );
     await clock.advance(30_000);
     await until('the set before to go', async () => ((await setsIn(directory)) === 1 ? true : undefined));
+  });
+
+  it('keeps the set of an earlier process as long, and then deletes it', async (t) => {
+    const { directory, counts, reach, hold, clock } = await start(t);
+    const earlier = await newSvid();
+    const files = buildSet(specOf(directory), {
+      svid: earlier,
+      snapshot: snapshotOf(earlier),
+      tokens: new Map(),
+    });
+    const { name } = await writeSet(directory, files, specOf(directory));
+    hold(await newSvid());
+    await reach('the first set', () => counts.written === 1);
+    assert.equal(await read(join(directory, name), 'svid.pem'), pairOf(earlier)[0]);
+    await clock.advance(30_000);
+    await until('the earlier set to go', async () => ((await setsIn(directory)) === 1 ? true : undefined));
   });
 
   it('never holds an X.509-SVID that has expired, and keeps what is there', async (t) => {

@@ -208,6 +208,7 @@ describe('writing a set', () => {
     const second = await writeSet(spec.directory, await newSet(spec), spec);
     const third = await writeSet(spec.directory, await newSet(spec), spec);
     await removeOldSets(spec.directory, [second.name, third.name]);
+    assert.deepEqual([second.previous, third.previous], [first.name, second.name]);
     assert.deepEqual(await setsIn(spec.directory), [second.name, third.name].sort());
     assert.ok(await isPair(join(spec.directory, second.name)), `${first.name} went, its follower stays`);
     await removeOldSets(spec.directory, [third.name]);
