@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { parseEngineUrl, parseHostPort, parseListenAddress } from '../../../src/config/address.ts';
+import {
+  parseEngineUrl,
+  parseHostPort,
+  parseJwksUrl,
+  parseListenAddress,
+} from '../../../src/config/address.ts';
 import { AppError, MalformedError } from '../../../src/runtime/errors.ts';
 import { formatHostPort, formatSocketAddress } from '../../../src/runtime/socket-address.ts';
 
@@ -117,5 +122,30 @@ describe('address of the policy engine', () => {
   for (const [text, message] of refused) {
     it(`refuses ${text}`, () =>
       assert.throws(() => parseEngineUrl(text), { name: 'MalformedError', message }));
+  }
+});
+
+describe("address of an issuer's keys", () => {
+  for (const url of [
+    'https://login.example.org/.well-known/jwks.json',
+    'https://login.example.org:8443/keys?tenant=a',
+    'http://127.0.0.1:8080/jwks.json',
+    'http://[::1]:8080/jwks.json',
+  ]) {
+    it(`accepts ${url}`, () => assert.equal(parseJwksUrl(url), url));
+  }
+
+  for (const url of [
+    'http://login.example.org/jwks.json',
+    'http://localhost/jwks.json',
+    'http://127.0.0.1.example.org/jwks.json',
+    'https://user:secret@login.example.org/jwks.json',
+    'https://login.example.org/jwks.json#keys',
+    'ftp://login.example.org/jwks.json',
+    'unix:///run/jwks.sock',
+    'rubbish',
+    '',
+  ]) {
+    it(`refuses ${url}`, () => assert.throws(() => parseJwksUrl(url), MalformedError));
   }
 });

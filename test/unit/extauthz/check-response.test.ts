@@ -229,3 +229,42 @@ test('dynamic metadata keeps every JSON type', () => {
   const response = tell(decided({ allowed: true, dynamic_metadata: sent }));
   assert.deepEqual(metadataOf(response), { ...sent, decision_id: id });
 });
+
+const credentials = [
+  { name: 'authorization', value: 'Bearer ours' },
+  { name: 'x-audit', value: 'ours' },
+];
+const overwrites = (response: CheckResponse__Output, name: string) =>
+  response.okResponse?.headers
+    .filter(({ header }) => header?.key.toLowerCase() === name)
+    .map(({ header, append, appendAction }) => [header?.value, append?.value ?? null, appendAction]);
+
+for (const headerMode of ['overwrite', 'opa_envoy_plugin'] as const) {
+  test(`credentials replace any header of their names, also what the policy says of them, in mode ${headerMode}`, () => {
+    const outcome = decided({
+      allowed: true,
+      headers: { Authorization: 'Bearer of the policy', 'x-other': '1' },
+      request_headers_to_remove: ['AUTHORIZATION', 'x-audit', 'x-gone'],
+    });
+    assert.ok(outcome.kind === 'allowed');
+    const response = tell({ ...outcome, credentials }, { headerMode });
+    assert.deepEqual(overwrites(response, 'authorization'), [
+      ['Bearer ours', false, 'OVERWRITE_IF_EXISTS_OR_ADD'],
+    ]);
+    assert.deepEqual(overwrites(response, 'x-audit'), [['ours', false, 'OVERWRITE_IF_EXISTS_OR_ADD']]);
+    assert.equal(overwrites(response, 'x-other')?.length, 1);
+    assert.deepEqual(response.okResponse?.headersToRemove, ['x-gone']);
+  });
+}
+
+test('credentials go with an allow that says nothing else, and with one that dry-run made', () => {
+  const allowed = decided(true);
+  assert.ok(allowed.kind === 'allowed');
+  const denied = decided(false);
+  assert.ok(denied.kind === 'denied');
+  const lifted: Outcome = { kind: 'lifted', from: denied };
+  for (const outcome of [allowed, lifted]) {
+    assert.equal(overwrites(tell({ ...outcome, credentials }), 'authorization')?.length, 1);
+    assert.deepEqual(overwrites(tell(outcome), 'authorization') ?? [], []);
+  }
+});

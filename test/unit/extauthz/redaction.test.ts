@@ -122,3 +122,25 @@ test('a mask outside input and result is a mistake', () => {
     assert.throws(() => createRedactor([mask]), MalformedError);
   }
 });
+
+test('configured headers are credentials, too, whatever their case', () => {
+  const { input, result, erased } = createRedactor(
+    [],
+    ['X-Token'],
+  )({
+    input: {
+      attributes: {
+        request: {
+          http: {
+            headers: { 'x-token': secret, 'x-other': 'kept' },
+            headerMap: { headers: [{ key: 'x-token', value: secret }] },
+          },
+        },
+      },
+    },
+    result: { allowed: true, headers: { 'X-TOKEN': secret } },
+  });
+  assert.ok(!JSON.stringify([input, result]).includes(secret));
+  assert.ok(JSON.stringify(input).includes('kept'));
+  assert.equal(erased.length, 3);
+});
