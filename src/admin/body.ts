@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { LimitError, MalformedError } from '../runtime/errors.ts';
 
 /** The longest body that is read: a chain of certificates fits well. */
-export const maxBodyBytes = 256 * 1024;
+const maxBodyBytes = 256 * 1024;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 

@@ -11,7 +11,7 @@ export type StreamedAnswer = Readonly<{ contentType: string; chunks: AsyncIterab
 
 export type AdminRequest = Readonly<{
   query: URLSearchParams;
-  /** Empty for GET; at most `maxBodyBytes`. */
+  /** Empty for GET; bounded; see `readBody`. */
   body: string;
   /** Fires when the client is gone or the server stops. */
   signal: AbortSignal;

@@ -98,6 +98,14 @@ export function formatStatus(status: Status): string {
         `${envoy.ack}${envoy.nack_message === undefined ? '' : `: ${envoy.nack_message}`}`,
       ]),
     ),
+    formatTable(
+      ['FILES', 'WRITTEN', 'PROBLEM'],
+      status.outputs.map(({ directory, written_at: at, problem }) => [
+        directory,
+        at ?? 'not yet',
+        problem ?? '',
+      ]),
+    ),
     ...(policy === undefined
       ? []
       : [

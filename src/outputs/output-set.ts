@@ -29,7 +29,7 @@ export type OutputSpec = Readonly<{
 export type SetFile = Readonly<{ name: string; content: Buffer; secret: boolean }>;
 
 /** The directory inside a set that holds the bundles of other trust domains, one file each. */
-export const federatedDirectory = 'federated';
+const federatedDirectory = 'federated';
 
 /**
  * The files of one set, which belong together: PEM chain, PKCS#8 key, bundles, and the JWT-SVIDs that are there. A trust

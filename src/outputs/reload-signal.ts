@@ -3,9 +3,7 @@ import { open } from 'node:fs/promises';
 import { AppError, errnoOf, messageOf } from '../runtime/errors.ts';
 
 /** The signals that may be sent: those that programs reload, reopen or end on. */
-export const reloadSignals = ['SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGINT', 'SIGTERM', 'SIGQUIT'] as const;
-
-export type ReloadSignalName = (typeof reloadSignals)[number];
+export type ReloadSignalName = 'SIGHUP' | 'SIGUSR1' | 'SIGUSR2' | 'SIGINT' | 'SIGTERM' | 'SIGQUIT';
 
 /** Which process to tell, and how. */
 export type ReloadSignal = Readonly<{ pidFile: string; name: ReloadSignalName }>;

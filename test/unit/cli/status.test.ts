@@ -30,7 +30,7 @@ const status: Status = buildStatus({
     },
   ],
   policy: { engine: 'wasm', ready: true, revision: '', problem: undefined },
-  outputs: [],
+  outputs: [{ directory: '/run/svid', writtenAt: 2000, problem: undefined }],
   decisions: [
     {
       decisionId: 'd',
@@ -107,6 +107,8 @@ describe('formatStatus', () => {
       'identity from workload_api: nobody answers',
       'ENVOY    PROTOCOL  SECRETS         ANSWER',
       'envoy-1  sotw      default ROOTCA  nacked: bad ?[31mkey',
+      'FILES      WRITTEN                   PROBLEM',
+      '/run/svid  1970-01-01T00:00:02.000Z',
       '',
       'policy wasm ready',
       'DECIDED                   OUTCOME  REASON         PEER                  REQUEST',
