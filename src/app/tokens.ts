@@ -35,8 +35,8 @@ export function createTokens(
     maxEntries,
     onPermissionDenied: config.identity.workloadApi.onPermissionDenied,
   });
-  const { jwtAudiences, defaultSvidHint } = config.sds;
-  const audiences = config.sds.enabled ? [...new Set(jwtAudiences)] : [];
+  const { defaultSvidHint } = config.sds;
+  const audiences = audiencesOf(config);
   const served = createServedJwtSvids({ audiences, snapshots, cache, defaultSvidHint, log });
   return Object.freeze({
     cache,
@@ -47,6 +47,16 @@ export function createTokens(
       (signal) => served.run(signal),
     ],
   } satisfies Tokens);
+}
+
+/** What will be asked of the default identity by configuration: kept at hand, so that the first request finds it. */
+function audiencesOf({ sds, extAuthz }: Config): readonly string[] {
+  return [
+    ...new Set([
+      ...(sds.enabled ? sds.jwtAudiences : []),
+      ...(extAuthz.enabled ? extAuthz.injectJwtSvid.map(({ audience }) => audience) : []),
+    ]),
+  ];
 }
 
 /** An identity that is taken away takes its JWT-SVIDs along; without any identity left, none may be used. */

@@ -21,7 +21,8 @@ export const silentWorkloadMeter: WorkloadMeter & DevMeter = Object.freeze({
 
 /**
  * The first snapshot with an identity that the configured source gives, within `timeoutMs`; else rejects with the
- * source's last word. An SVID of another trust domain than the config asserts is none.
+ * source's last word. An SVID of another trust domain than the config asserts is none. Where JWT-SVIDs of peers are to be
+ * verified, it waits as long for their bundles, but does without them in the end.
  */
 export async function firstIdentity(
   config: Config,
@@ -43,16 +44,21 @@ export async function firstIdentity(
     meter: silentWorkloadMeter,
   });
   const feed = createFeed({ source, store, onPermissionDenied: 'drop', now, log });
+  const needsJwt = config.extAuthz.enabled && config.extAuthz.peer.jwtSvid.audiences.length > 0;
+  let found: TrustSnapshot | undefined;
   const stop = new AbortController();
   const running = runTasks(AbortSignal.any([signal, stop.signal]), [...tasks, ...feed.tasks]);
   try {
     return await withDeadline(timeoutMs, signal, async (bounded) => {
       for await (const snapshot of store.changes(bounded)) {
-        if (snapshot.trustDomain !== undefined) return snapshot;
+        if (snapshot.trustDomain === undefined) continue;
+        found = snapshot;
+        if (!needsJwt || snapshot.jwtBundles.size > 0) return snapshot;
       }
       throw new UnavailableError('the wait for an identity was ended');
     });
   } catch (error) {
+    if (found !== undefined && error instanceof TimeoutError) return found;
     const problem = feed.unready();
     if (!(error instanceof TimeoutError) || problem === undefined) throw error;
     throw new UnavailableError(`${problem} (waited ${timeoutMs} ms)`, { cause: error });
