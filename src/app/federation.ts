@@ -92,7 +92,13 @@ export async function createFederation(options: {
       const state = watcher.state(trustDomain);
       const { lastError } = state ?? {};
       const origin = store.originOf(trustDomain);
-      if (origin === 'source') return { source: source.name, lastError };
+      if (origin === 'source') {
+        return {
+          source: source.name,
+          sequence: store.current().bundles.get(trustDomain)?.sequence,
+          lastError,
+        };
+      }
       if (state === undefined) return undefined;
       const { sequence, refreshHintS, fetchedAt } = state;
       const from = state.origin === 'bootstrap' ? 'bootstrap' : 'endpoint';

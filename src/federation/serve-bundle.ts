@@ -120,8 +120,8 @@ export function ownBundle(
     x509,
     jwt: jwtBundles.get(trustDomain) ?? { trustDomain, authorities: [] },
     refreshHintS,
-    // No source that we have gives a sequence, and one of our own would not survive a restart.
-    sequence: undefined,
+    // Only the source's own: one of ours would not survive a restart, and would differ between sidecars.
+    sequence: x509.sequence,
   };
 }
 

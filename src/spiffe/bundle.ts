@@ -8,6 +8,8 @@ export type X509Bundle = Readonly<{
   authorities: readonly Certificate[];
   /** CRLs in DER that the Workload API sent for authorities of this domain. */
   crls: readonly Buffer[];
+  /** The spiffe_sequence of the document that an identity source took this from; most sources know none. */
+  sequence?: bigint | undefined;
 }>;
 
 /** One key that may sign JWT-SVIDs of a trust domain. */

@@ -11,12 +11,13 @@ export function sameSvids(a: readonly X509Svid[], b: readonly X509Svid[]): boole
   );
 }
 
-/** True when both hold the same authorities and CRLs for the same trust domains; the order of domains is nothing. */
+/** True when both hold the same authorities, CRLs and sequence for the same trust domains; the order of domains is nothing. */
 export function sameX509Bundles(a: X509BundleSet, b: X509BundleSet): boolean {
   return sameMap<X509Bundle>(
     a,
     b,
     (x, y) =>
+      x.sequence === y.sequence &&
       sameCertificates(x.authorities, y.authorities) &&
       sameList(x.crls, y.crls, (crl, other) => crl.equals(other)),
   );

@@ -161,7 +161,10 @@ function checkPair(names: IdentityFileNames, svid: X509Svid, now: number): void 
 /** A SPIFFE bundle document, or certificates in PEM. A file without anything in it trusts nothing. */
 function parseBundle(bytes: Buffer, trustDomain: TrustDomain): Bundle {
   const text = bytes.toString('utf8');
-  if (text.trimStart().startsWith('{')) return parseBundleDocument(text, trustDomain);
+  if (text.trimStart().startsWith('{')) {
+    const { x509, jwt, sequence } = parseBundleDocument(text, trustDomain);
+    return { x509: sequence === undefined ? x509 : Object.freeze({ ...x509, sequence }), jwt };
+  }
   const authorities = parsePemCertificates(text, maxAuthorities);
   return { x509: Object.freeze({ trustDomain, authorities: Object.freeze(authorities), crls: [] }) };
 }

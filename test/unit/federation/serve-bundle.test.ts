@@ -127,6 +127,18 @@ test('it serves the own bundle at / as JSON, with keys that have a use, a refres
   );
 });
 
+test('it serves the sequence of the source when that has one', async (t) => {
+  const world = createStore();
+  const svid = await root.svid('spiffe://own.example/sidecar');
+  for (const sequence of [2n ** 63n, 2n ** 63n + 1n]) {
+    const bundles = x509Bundles({ ...x509Bundle(own, [root]), sequence });
+    assert.equal(world.store.apply({ kind: 'x509', context: { svids: [svid], bundles } }), 'changed');
+    const { port } = await start(t, world);
+    const { body } = await until('the certificate', () => ask(port));
+    assert.equal(parseBundleDocument(body, own).sequence, sequence);
+  }
+});
+
 test('HEAD has no body, other methods are 405, other paths 404, and each is counted', async (t) => {
   const world = createStore();
   world.hold(await root.svid('spiffe://own.example/sidecar'));

@@ -107,6 +107,7 @@ describe('identity files', () => {
       `\n${formatBundleDocument({
         x509: x509Bundle(domain, [authority]),
         jwt: { trustDomain: domain, authorities: [signer.authority] },
+        sequence: 12n,
       })}`;
     const mixed = parse({ partner: document(partner, partnerCa) });
     assert.deepEqual([...mixed.jwtBundles.keys()], [partner]);
@@ -114,6 +115,7 @@ describe('identity files', () => {
     assert.deepEqual([...both.jwtBundles.keys()], [own, partner]);
     assert.equal(both.jwtBundles.get(own)?.authorities[0]?.keyId, signer.authority.keyId);
     assert.equal(both.x509.bundles.get(own)?.authorities.length, 1);
+    assert.equal(both.x509.bundles.get(own)?.sequence, 12n);
   });
 
   test('take the key in the traditional form as well', () => {
