@@ -1,7 +1,7 @@
 import type { X509Bundle } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
-import { fitnessOf } from '../spiffe/crl.ts';
-import { type TrustDomain, trustDomainOf } from '../spiffe/spiffe-id.ts';
+import { anotherIssuer, fitnessOf } from '../spiffe/crl.ts';
+import type { TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 
 /** The CRLs that go to Envoy, by trust domain; a domain without any is not there. */
@@ -23,24 +23,33 @@ export const crlMarginMs = 60_000;
 /**
  * Envoy, given any CRL for a trust domain, demands one for every certificate of a chain, the authority's included, and
  * refuses all that have none. So the CRLs of a domain go out only when each authority of its bundle, and each
- * intermediate of our own chains, has one that Envoy can rely on, and was issued by one of these itself; else none do.
+ * intermediate known below them, has one that Envoy can rely on, and was issued by one of these itself; else none do.
  */
-export function chooseCrls({ bundles, svids }: TrustSnapshot, now: number): CrlChoice {
+export function chooseCrls({ bundles, intermediates }: TrustSnapshot, now: number): CrlChoice {
   const crls = new Map<TrustDomain, readonly Buffer[]>();
   const leftOut = new Map<TrustDomain, string>();
   let until = Number.POSITIVE_INFINITY;
   for (const bundle of bundles.values()) {
     if (bundle.crls.length === 0 || bundle.authorities.length === 0) continue;
-    const { trustDomain } = bundle;
-    const intermediates = svids
-      .filter(({ spiffeId }) => trustDomainOf(spiffeId) === trustDomain)
-      .flatMap(({ chain }) => chain.slice(1));
-    const choice = chooseForDomain(bundle, [...bundle.authorities, ...intermediates], now);
+    const choice = chooseForDomain(bundle, withIssued(bundle.authorities, intermediates), now);
     until = Math.min(until, choice.until);
-    if (choice.fault === undefined) crls.set(trustDomain, choice.crls);
-    else leftOut.set(trustDomain, choice.fault);
+    if (choice.fault === undefined) crls.set(bundle.trustDomain, choice.crls);
+    else leftOut.set(bundle.trustDomain, choice.fault);
   }
   return Object.freeze({ crls, leftOut, until });
+}
+
+/** The authorities and all intermediates that they, or one another, have issued. */
+function withIssued(
+  authorities: readonly Certificate[],
+  intermediates: readonly Certificate[],
+): readonly Certificate[] {
+  const found = [...authorities];
+  for (const issuer of found) {
+    const issued = intermediates.filter(({ native }) => native.checkIssued(issuer.native));
+    found.push(...issued.filter((certificate) => !found.includes(certificate)));
+  }
+  return found;
 }
 
 type DomainChoice = Readonly<{ crls: readonly Buffer[]; fault: string | undefined; until: number }>;
@@ -56,7 +65,9 @@ function chooseForDomain(bundle: X509Bundle, authorities: readonly Certificate[]
       const fitness = fitnessOf(crl, authority, now);
       if (!fitness.fit) {
         until = Math.min(until, fitness.until);
-        if (fitness.fault !== 'of another issuer') faults.push(fitness.fault);
+        if (fitness.fault !== anotherIssuer) faults.push(fitness.fault);
+      } else if (!fitness.namesKey && hasNamesake(authority, authorities)) {
+        faults.push('without a key identifier, so that it is not told from that of another of the same name');
       } else if (fitness.until - crlMarginMs <= now) {
         faults.push('about to be out of date');
       } else {
@@ -73,4 +84,10 @@ function chooseForDomain(bundle: X509Bundle, authorities: readonly Certificate[]
     }
   }
   return { crls: [...fit], fault, until };
+}
+
+function hasNamesake({ subjectDer, publicKey }: Certificate, authorities: readonly Certificate[]): boolean {
+  return authorities.some(
+    (other) => other.subjectDer.equals(subjectDer) && !other.publicKey.equals(publicKey),
+  );
 }

@@ -6,18 +6,20 @@ import {
   decodeBoolean,
   decodeOid,
   decodeTime,
+  decodeUnsignedHex,
   derTag,
   expectTag,
+  readDer,
   readSingleDer,
   splitDer,
 } from './der.ts';
 
 /**
  * Whether a CRL can be relied on for all that an authority issues. That may change by itself at `until`, in milliseconds
- * since the epoch.
+ * since the epoch. `namesKey`: it tells its issuer from others of the same name.
  */
 export type CrlFitness = Readonly<
-  { fit: true; until: number } | { fit: false; fault: string; until: number }
+  { fit: true; until: number; namesKey: boolean } | { fit: false; fault: string; until: number }
 >;
 
 /** Hashes by signature algorithm (RFC 5758, RFC 4055, RFC 8410); null where the key alone says it. */
@@ -31,7 +33,15 @@ const hashes: ReadonlyMap<string, string | null> = new Map([
   ['1.3.101.112', null],
 ]);
 
+/** The fault of a CRL that is none of the authority's. */
+export const anotherIssuer = 'of another issuer';
+
 const extensionsTag = 0xa0;
+const authorityKeyIdentifier = '2.5.29.35';
+const keyIdentifierTag = 0x80;
+const crlNumber = '2.5.29.20';
+/** Delta CRLs, and CRLs for one distribution point or for certificates of one kind. */
+const partialLists: ReadonlySet<string> = new Set(['2.5.29.27', '2.5.29.28']);
 
 /**
  * True when one of the CRLs (DER, RFC 5280 §5) names the certificate and is signed by its issuer. Only a hit is proof:
@@ -91,22 +101,90 @@ function openCrl(crl: Buffer): OpenCrl {
 }
 
 function judge(crl: OpenCrl, authority: Certificate, now: number): CrlFitness {
-  if (!crl.issuer.raw.equals(authority.subjectDer)) return unfit('of another issuer');
-  if (isSigned(crl, authority) !== true) return unfit('not signed by its issuer in a way that is known');
+  if (!crl.issuer.raw.equals(authority.subjectDer)) return unfit(anotherIssuer);
+  const signed = isSigned(crl, authority);
+  if (signed === undefined) return unfit('signed in a way that is not known');
+  // One of the same name, or nobody at all.
+  if (!signed) return unfit(anotherIssuer);
   if (authority.keyUsage?.has('cRLSign') !== true) return unfit('of an issuer without the key usage cRLSign');
-  const [thisUpdate, second] = crl.rest;
-  const extensions = crl.rest.find(({ tag }) => tag === extensionsTag);
-  if (
-    entriesOf(crl).some(({ content }) => hasCritical(splitDer(content)[2])) ||
-    (extensions !== undefined && hasCritical(readSingleDer(extensions.content, derTag.sequence)))
-  ) {
-    return unfit('with a critical extension');
+  const { from, until, extensions, keyId } = readStrictly(crl);
+  if (extensions.some(({ critical }) => critical)) return unfit('with a critical extension');
+  // Envoy acts on these even when they are not critical.
+  if (extensions.some(({ oid }) => partialLists.has(oid)))
+    return unfit('for a part of the certificates only');
+  if (keyId !== undefined && keyId !== authority.subjectKeyId) {
+    return unfit('not naming the key of its issuer as the issuer does');
   }
-  const from = decodeTime(thisUpdate);
   if (from > now) return { fit: false, fault: 'not valid yet', until: from };
-  const isTime = second?.tag === derTag.utcTime || second?.tag === derTag.generalizedTime;
-  const until = isTime ? decodeTime(second) : Number.POSITIVE_INFINITY;
-  return until > now ? { fit: true, until } : unfit('out of date');
+  return until > now ? { fit: true, until, namesKey: keyId !== undefined } : unfit('out of date');
+}
+
+type CrlExtension = Readonly<{ oid: string; critical: boolean; value: Buffer }>;
+
+type CrlContent = Readonly<{
+  from: number;
+  until: number;
+  extensions: readonly CrlExtension[];
+  /** The authority key identifier, lower-case hex. */
+  keyId: string | undefined;
+}>;
+
+/**
+ * The whole of what `names` skips over. As strict as Envoy, which refuses a bundle with a CRL that it cannot read and
+ * keeps its old trust: lists that may be left out when they are empty must be, and what it parses must be well-formed.
+ */
+function readStrictly({ rest }: OpenCrl): CrlContent {
+  const fields = [...rest];
+  const from = decodeTime(fields.shift());
+  const isTime = fields[0]?.tag === derTag.utcTime || fields[0]?.tag === derTag.generalizedTime;
+  const until = isTime ? decodeTime(fields.shift()) : Number.POSITIVE_INFINITY;
+  const entries = fields[0]?.tag === derTag.sequence ? splitDer(fields.shift()?.content ?? Buffer.of()) : [];
+  const own = fields.shift();
+  if (fields.length > 0) throw new MalformedError('CRL goes on behind its extensions');
+  const ofEntries = entries.flatMap((entry) => {
+    const [serial, time, extensions, ...others] = splitDer(expectTag(entry, derTag.sequence).content);
+    decodeUnsignedHex(expectTag(serial, derTag.integer).content);
+    decodeTime(time);
+    if (others.length > 0) throw new MalformedError('CRL has an entry with too many elements');
+    return extensions === undefined ? [] : readExtensions(extensions);
+  });
+  const ofList =
+    own === undefined
+      ? []
+      : readExtensions(readSingleDer(expectTag(own, extensionsTag).content, derTag.sequence));
+  const key = ofList.find(({ oid }) => oid === authorityKeyIdentifier);
+  return {
+    from,
+    until,
+    extensions: [...ofList, ...ofEntries],
+    keyId: key && readDer(readSingleDer(key.value, derTag.sequence).content).content.toString('hex'),
+  };
+}
+
+function readExtensions(list: DerElement): readonly CrlExtension[] {
+  const extensions = splitDer(expectTag(list, derTag.sequence).content).map((element) => {
+    const parts = [...splitDer(expectTag(element, derTag.sequence).content)];
+    const oid = decodeOid(expectTag(parts.shift(), derTag.oid).content);
+    const critical =
+      parts[0]?.tag === derTag.boolean ? decodeBoolean(parts.shift()?.content ?? Buffer.of()) : false;
+    const { content } = expectTag(parts.shift(), derTag.octetString);
+    if (parts.length > 0) throw new MalformedError('CRL has an extension with too many elements');
+    checkKnownExtension(oid, content);
+    return { oid, critical, value: content };
+  });
+  if (extensions.length === 0) throw new MalformedError('CRL has an empty list of extensions');
+  if (new Set(extensions.map(({ oid }) => oid)).size < extensions.length) {
+    throw new MalformedError('CRL has an extension twice');
+  }
+  return extensions;
+}
+
+/** Those that Envoy parses when it loads a CRL; of an authority key identifier, the form that names the key only. */
+function checkKnownExtension(oid: string, value: Buffer): void {
+  if (oid === authorityKeyIdentifier) {
+    readSingleDer(readSingleDer(value, derTag.sequence).content, keyIdentifierTag);
+  }
+  if (oid === crlNumber) decodeUnsignedHex(readSingleDer(value, derTag.integer).content);
 }
 
 function unfit(fault: string): CrlFitness {
@@ -141,15 +219,6 @@ function isSigned({ algorithm, tbs, signature }: OpenCrl, issuer: Certificate): 
     // OpenSSL throws when the algorithm does not fit the key: then the CRL is another issuer's of the same name.
     return false;
   }
-}
-
-/** `extensions` is a SEQUENCE of Extension; without it there is none. */
-function hasCritical(extensions: DerElement | undefined): boolean {
-  if (extensions === undefined) return false;
-  return splitDer(expectTag(extensions, derTag.sequence).content).some((extension) => {
-    const [, critical] = splitDer(expectTag(extension, derTag.sequence).content);
-    return critical?.tag === derTag.boolean && decodeBoolean(critical.content);
-  });
 }
 
 function encodeSerial(hex: string): Buffer {

@@ -24,6 +24,8 @@ export type Extensions = Readonly<{
   keyUsage: ReadonlySet<string> | undefined;
   /** extKeyUsage OIDs; undefined when the extension is absent. */
   extendedKeyUsage: ReadonlySet<string> | undefined;
+  /** Lower-case hex; undefined when the extension is absent. */
+  subjectKeyId: string | undefined;
   nameConstraints: NameConstraints | undefined;
   /** OIDs of critical extensions that this program does not know. */
   unknownCriticalExtensions: readonly string[];
@@ -81,6 +83,7 @@ export function decodeExtensions(der: Buffer | undefined): Extensions {
     ...decodeBasicConstraints(values.get(oids.basicConstraints)),
     keyUsage: decodeKeyUsage(values.get(oids.keyUsage)),
     extendedKeyUsage: decodeExtendedKeyUsage(values.get(oids.extendedKeyUsage)),
+    subjectKeyId: decodeKeyId(values.get(oids.subjectKeyIdentifier)),
     nameConstraints: decodeNameConstraints(values.get(oids.nameConstraints)),
     unknownCriticalExtensions,
   };
@@ -118,6 +121,10 @@ function decodeKeyUsage(der: Buffer | undefined): ReadonlySet<string> | undefine
   if (content.length > maxKeyUsageBytes) throw new MalformedError('key usage has too many bits');
   const bits = decodeNamedBits(content);
   return new Set(keyUsageNames.filter((_, bit) => bits.has(bit)));
+}
+
+function decodeKeyId(der: Buffer | undefined): string | undefined {
+  return der === undefined ? undefined : readSingleDer(der, derTag.octetString).content.toString('hex');
 }
 
 function decodeExtendedKeyUsage(der: Buffer | undefined): ReadonlySet<string> | undefined {

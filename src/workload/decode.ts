@@ -144,8 +144,8 @@ function* byTrustDomain(map: Readonly<Record<string, Buffer>>): Iterable<[TrustD
 }
 
 /**
- * Gives each CRL to the bundles one of whose authorities, or of the intermediates of our SVIDs, has its issuer's name;
- * nobody could use the others.
+ * Gives each CRL to the bundles one of whose authorities has its issuer's name. One of nobody's is an intermediate's: it
+ * goes to the domains of our SVIDs, who have intermediates of theirs, and whom it harms in nothing if it is not theirs.
  */
 function withCrls(
   bundles: ReadonlyMap<TrustDomain, readonly Certificate[]>,
@@ -153,18 +153,20 @@ function withCrls(
   crls: readonly Buffer[],
 ): X509BundleSet {
   bound(crls.length, maxCrls, 'CRLs');
+  const isOf = (issuer: Buffer, authorities: readonly Certificate[]): boolean =>
+    authorities.some(({ subjectDer }) => subjectDer.equals(issuer));
+  const own = new Set(svids.map(({ spiffeId }) => trustDomainOf(spiffeId)));
   const issued = crls.map((der) => ({ der, issuer: within('a CRL', () => crlIssuerDer(der)) }));
+  const nobodys = issued.filter(({ issuer }) => ![...bundles.values()].some((all) => isOf(issuer, all)));
   const result = new Map<TrustDomain, X509Bundle>();
   for (const [trustDomain, authorities] of bundles) {
-    const intermediates = svids
-      .filter(({ spiffeId }) => trustDomainOf(spiffeId) === trustDomain)
-      .flatMap(({ chain }) => chain.slice(1));
-    const own = issued.filter(({ issuer }) =>
-      [...authorities, ...intermediates].some(({ subjectDer }) => subjectDer.equals(issuer)),
-    );
+    const found = [
+      ...issued.filter(({ issuer }) => isOf(issuer, authorities)),
+      ...(own.has(trustDomain) ? nobodys : []),
+    ];
     result.set(
       trustDomain,
-      Object.freeze({ trustDomain, authorities, crls: Object.freeze(own.map(({ der }) => der)) }),
+      Object.freeze({ trustDomain, authorities, crls: Object.freeze(found.map(({ der }) => der)) }),
     );
   }
   return result;

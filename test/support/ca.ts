@@ -56,6 +56,7 @@ export interface TestAuthority {
     template?: {
       thisUpdate?: number;
       nextUpdate?: number | null;
+      keyIdentifier?: false;
       extensions?: readonly x509.Extension[];
       entryExtensions?: readonly x509.Extension[];
     },
@@ -170,12 +171,19 @@ function createAuthority(
           issuer,
           thisUpdate: new Date(thisUpdate),
           ...(nextUpdate === null ? {} : { nextUpdate: new Date(nextUpdate) }),
-          extensions: [...(template.extensions ?? [])],
+          extensions: [
+            ...(template.keyIdentifier === false
+              ? []
+              : [await x509.AuthorityKeyIdentifierExtension.create(keys.publicKey)]),
+            ...(template.extensions ?? []),
+          ],
           signingAlgorithm: { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' },
           signingKey: keys.privateKey,
           entries: revoked.map(({ serial }) => ({
             serialNumber: serial.padStart(serial.length + (serial.length % 2), '0'),
             revocationDate: new Date(testNow - hourMs),
+            // Without any, the library writes an empty list, which RFC 5280 and Envoy refuse.
+            reason: x509.X509CrlReason.keyCompromise,
             extensions: [...(template.entryExtensions ?? [])],
           })),
         },

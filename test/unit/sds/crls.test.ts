@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type CrlChoice, chooseCrls, crlMarginMs } from '../../../src/sds/crls.ts';
 import type { X509Bundle } from '../../../src/spiffe/bundle.ts';
+import type { Certificate } from '../../../src/spiffe/certificate.ts';
 import { parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
-import type { X509Svid } from '../../../src/spiffe/x509-svid.ts';
 import { emptySnapshot } from '../../../src/trust/snapshot.ts';
 import { createTestAuthority, testNow, x509Bundle, x509Bundles } from '../../support/ca.ts';
 
@@ -19,8 +19,12 @@ const [root, sibling, partnerRoot] = await Promise.all([
 const rootCrl = await root.crl([(await root.leaf()).certificate]);
 const siblingCrl = await sibling.crl([]);
 
-function choose(bundles: readonly X509Bundle[], svids: readonly X509Svid[] = [], now = testNow): CrlChoice {
-  return chooseCrls({ ...emptySnapshot, svids, bundles: x509Bundles(...bundles) }, now);
+function choose(
+  bundles: readonly X509Bundle[],
+  intermediates: readonly Certificate[] = [],
+  now = testNow,
+): CrlChoice {
+  return chooseCrls({ ...emptySnapshot, intermediates, bundles: x509Bundles(...bundles) }, now);
 }
 
 const leftOut = ({ leftOut }: CrlChoice): string => leftOut.get(own) ?? '';
@@ -47,12 +51,15 @@ describe('the CRLs of a trust domain', () => {
     ]);
     const partial = choose([x509Bundle(own, [root, sibling], [rootCrl])]);
     assert.equal(partial.crls.size, 0);
-    assert.match(
-      leftOut(partial),
-      new RegExp(
-        `serial ${sibling.certificate.serial}\\) has no CRL but one that is not signed by its issuer`,
-      ),
-    );
+    assert.match(leftOut(partial), new RegExp(`serial ${sibling.certificate.serial}\\) has no CRL$`));
+  });
+
+  test('must name their keys where two authorities have one name, because Envoy would take either', async () => {
+    const crls = [rootCrl, await sibling.crl([], { keyIdentifier: false })];
+    const choice = choose([x509Bundle(own, [root, sibling], crls)]);
+    assert.equal(choice.crls.size, 0);
+    assert.match(leftOut(choice), /without a key identifier/);
+    assert.equal(choose([x509Bundle(own, [sibling], crls)]).crls.get(own)?.length, 1);
   });
 
   test('of another domain are a matter of their own', async () => {
@@ -65,13 +72,13 @@ describe('the CRLs of a trust domain', () => {
     assert.deepEqual([...choice.leftOut.keys()], [own]);
   });
 
-  test('must cover the intermediates that our own SVIDs come with', async () => {
+  test('must cover the known intermediates of its own, and no others', async () => {
     const intermediate = await root.intermediate();
-    const svid = await intermediate.svid('spiffe://example.org/web', { through: [intermediate] });
-    const missing = choose([x509Bundle(own, [root], [rootCrl])], [svid]);
+    const known = [intermediate.certificate, (await partnerRoot.intermediate()).certificate];
+    const missing = choose([x509Bundle(own, [root], [rootCrl])], known);
     assert.match(leftOut(missing), /CN=intermediate .* has no CRL$/);
     const crls = [rootCrl, await intermediate.crl([])];
-    assert.equal(choose([x509Bundle(own, [root], crls)], [svid]).crls.get(own)?.length, 2);
+    assert.equal(choose([x509Bundle(own, [root], crls)], known).crls.get(own)?.length, 2);
   });
 
   test('are of no use below an authority whose own issuer is not held', async () => {

@@ -1,7 +1,7 @@
 import 'reflect-metadata';
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Extension } from '@peculiar/x509';
+import { Extension, X509CrlGenerator } from '@peculiar/x509';
 import fc from 'fast-check';
 import { fitnessOf, isRevoked } from '../../../src/spiffe/crl.ts';
 import { verifyX509Svid } from '../../../src/spiffe/verify.ts';
@@ -78,18 +78,23 @@ describe('a CRL for a reader that demands one', () => {
   };
 
   test('is fit for the authority that signed it, until the next update is due', async () => {
-    assert.deepEqual(fitnessOf(crl, root.certificate, testNow), { fit: true, until: testNow + hourMs });
+    assert.deepEqual(fitnessOf(crl, root.certificate, testNow), {
+      fit: true,
+      until: testNow + hourMs,
+      namesKey: true,
+    });
     assert.equal(faultOf(crl, root, testNow + hourMs), 'out of date');
-    const endless = await root.crl([revoked], { nextUpdate: null });
+    const endless = await root.crl([revoked], { nextUpdate: null, keyIdentifier: false });
     assert.deepEqual(fitnessOf(endless, root.certificate, testNow), {
       fit: true,
       until: Number.POSITIVE_INFINITY,
+      namesKey: false,
     });
     assert.equal(faultOf(await root.crl([])), undefined);
   });
 
   test('is not fit for another authority of the same name, nor of another name', async () => {
-    assert.equal(faultOf(crl, sameName), 'not signed by its issuer in a way that is known');
+    assert.equal(faultOf(crl, sameName), 'of another issuer');
     const stranger = await createTestAuthority(own, { subject: 'CN=stranger', keysOf: root });
     assert.equal(faultOf(crl, stranger), 'of another issuer');
   });
@@ -122,6 +127,40 @@ describe('a CRL for a reader that demands one', () => {
       faultOf(await root.crl([revoked], { extensions: plain, entryExtensions: plain })),
       undefined,
     );
+  });
+
+  test('is not fit when it is for a part of the certificates, even if it does not say so critically', async () => {
+    for (const oid of ['2.5.29.27', '2.5.29.28']) {
+      const extensions = [new Extension(oid, false, Buffer.from('3000', 'hex'))];
+      assert.equal(faultOf(await root.crl([], { extensions })), 'for a part of the certificates only');
+    }
+  });
+
+  test('is malformed with what Envoy could not load: it would refuse the whole bundle', async () => {
+    const broken = (oid: string, value: string) => [new Extension(oid, false, Buffer.from(value, 'hex'))];
+    for (const extensions of [
+      broken('2.5.29.35', '0500'),
+      broken('2.5.29.35', '30020500'),
+      broken('2.5.29.35', '3000'),
+      broken('2.5.29.20', '0500'),
+      [...broken('1.2.3', '0500'), ...broken('1.2.3', '0500')],
+    ]) {
+      assert.equal(faultOf(await root.crl([revoked], { extensions, keyIdentifier: false })), 'malformed');
+    }
+    const otherKey = broken('2.5.29.35', '30058003010203');
+    assert.equal(
+      faultOf(await root.crl([revoked], { extensions: otherKey, keyIdentifier: false })),
+      'not naming the key of its issuer as the issuer does',
+    );
+    // @peculiar/x509 writes an empty list of extensions for an entry without any.
+    const empty = await X509CrlGenerator.create({
+      issuer: 'O=svidecar test, CN=authority of example.org',
+      signingAlgorithm: { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' },
+      signingKey: root.keys.privateKey,
+      thisUpdate: new Date(testNow),
+      entries: [{ serialNumber: '40' }],
+    });
+    assert.equal(faultOf(Buffer.from(empty.rawData)), 'malformed');
   });
 
   test('with any byte changed is fit no more, and never throws', () => {

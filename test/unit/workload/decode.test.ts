@@ -136,7 +136,7 @@ describe('X509SVIDResponse', () => {
     assert.deepEqual(bundles.get(own)?.crls, []);
   });
 
-  it('gives the CRL of an intermediate of our chain to the bundle of its domain', async () => {
+  it('gives the CRL of an intermediate to the bundle of our own domain', async () => {
     const times = { notBefore: now - ttlMs, notAfter: now + ttlMs };
     const ca = await createTestAuthority('own.test', times);
     const intermediate = await ca.intermediate(times);
