@@ -32,7 +32,7 @@ export type SetFile = Readonly<{ name: string; content: Buffer; secret: boolean 
 const federatedDirectory = 'federated';
 
 /**
- * The files of one set, which belong together: PEM chain, PKCS#8 key, bundles, and the JWT-SVIDs that are there. A trust
+ * The files of one set, which belong together: PEM chain, PKCS#8 key, bundles, and the JWT-SVIDs that are there. Another trust
  * domain that has no authority gets no file: nothing of it is trusted. Bundles of different domains are never pooled,
  * because a program that trusts such a file takes any domain's word for any other's names.
  */
