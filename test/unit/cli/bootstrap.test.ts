@@ -10,12 +10,13 @@ import { cli, file } from './harness.ts';
 const root = join(import.meta.dirname, '../../..');
 
 describe('bootstrap', () => {
-  for (const { path, flags } of bootstrapSamples(root)) {
-    it(`prints ${path} for the flags in its first line`, async () => {
-      const config = join(root, 'bootstrap/svidecar.yaml');
-      const { code, stdout } = await cli(['bootstrap', '--config', config, ...flags.split(' ')]);
-      assert.equal(code, 0);
-      const [, ...lines] = readFileSync(join(root, path), 'utf8').split('\n');
+  for (const { path } of bootstrapSamples(root)) {
+    it(`prints ${path} for the command in its first line`, async () => {
+      const [first = '', ...lines] = readFileSync(join(root, path), 'utf8').split('\n');
+      const [, config = '', flags = ''] = /^# svidecar bootstrap --config (\S+) (.*)$/.exec(first) ?? [];
+      const argv = ['bootstrap', '--config', join(root, 'bootstrap', config), ...flags.split(' ')];
+      const { code, stdout, stderr } = await cli(argv);
+      assert.equal(code, 0, stderr);
       assert.equal(stdout, lines.join('\n'));
     });
   }
