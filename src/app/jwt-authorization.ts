@@ -9,7 +9,7 @@ import { createHttpClient } from '../http/client.ts';
 import { compileRequestRules } from '../policy/request-rules.ts';
 import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
-import type { JwtSvidKey } from '../tokens/jwt-svid-cache.ts';
+import type { JwtSvidKey } from '../tokens/cache-entries.ts';
 
 /** Gives the token of a JWT-SVID of exactly that identity and audience. */
 export type MintToken = (key: JwtSvidKey, signal: AbortSignal) => Promise<string>;

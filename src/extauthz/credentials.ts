@@ -3,7 +3,7 @@ import type { MatchSpec } from '../policy/request-match.ts';
 import type { RequestRules } from '../policy/request-rules.ts';
 import { AppError } from '../runtime/errors.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
-import type { JwtSvidKey } from '../tokens/jwt-svid-cache.ts';
+import type { JwtSvidKey } from '../tokens/cache-entries.ts';
 import { defaultSvid, type TrustSnapshot } from '../trust/snapshot.ts';
 import type { CheckRequest } from './check-attributes.ts';
 import type { Peer } from './peer.ts';

@@ -1,19 +1,16 @@
 import { type Sleep, unlessAborted, withDeadline } from '../runtime/abort.ts';
 import { nextDelayMs } from '../runtime/backoff.ts';
-import { AbortedError, AppError, LimitError, toAppError, UnavailableError } from '../runtime/errors.ts';
-import { createLatest, type Latest } from '../runtime/latest.ts';
+import { AbortedError, type AppError, toAppError, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { JwtSvid } from '../spiffe/jwt-svid.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
+import { createEntries, type Entry, type Flight, type JwtSvidKey } from './cache-entries.ts';
 
 /** Asks the identity source; the port that this room consumes (FetchJWTSVID of the Workload API). */
 export type JwtSvidFetch = (
   request: Readonly<{ audiences: readonly string[]; spiffeId?: SpiffeId | undefined }>,
   signal: AbortSignal,
 ) => Promise<readonly JwtSvid[]>;
-
-/** One JWT-SVID: of exactly this identity, for exactly this audience. */
-export type JwtSvidKey = Readonly<{ audience: string; spiffeId: SpiffeId }>;
 
 /** What the cache counts. */
 export interface JwtSvidMeter {
@@ -63,70 +60,23 @@ const refusalBackoff = Object.freeze({ minMs: 100, maxMs: 5_000 });
 /** Timers stand still while a machine sleeps, so the clock is looked at again at least this often. */
 const maxSleepMs = 30_000;
 const maxConcurrentRenewals = 8;
-const maxAudienceLength = 1024;
-
-type Entry = {
-  readonly key: JwtSvidKey;
-  readonly held: Latest<JwtSvid | undefined>;
-  flight: Flight | undefined;
-  watchers: number;
-  /** Asked for since the JWT-SVID that is held came. */
-  used: boolean;
-  /** When the background asks next. */
-  renewAt: number;
-  /** Until then a get without a JWT-SVID is answered with `error`. */
-  refusedUntil: number;
-  failures: number;
-  /** What the source said last; undefined after a success. */
-  error: AppError | undefined;
-};
-
-type Flight = Readonly<{ result: Promise<JwtSvid>; controller: AbortController }>;
 
 export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
   const { fetch, now, sleep, random, log, meter, maxEntries } = options;
   const { onPermissionDenied = 'drop', fetchTimeoutMs = 10_000 } = options;
-  // In the order of use: the first one was not used for the longest time.
-  const entries = new Map<string, Entry>();
+  const entries = createEntries(maxEntries, now);
   let wake = new AbortController();
-
-  function entryOf(key: JwtSvidKey): Entry {
-    const name = `${key.spiffeId} ${key.audience}`;
-    let entry = entries.get(name);
-    if (entry === undefined) {
-      checkAudience(key.audience);
-      makeRoom();
-      entry = {
-        key: Object.freeze({ ...key }),
-        held: createLatest<JwtSvid | undefined>(undefined),
-        flight: undefined,
-        watchers: 0,
-        used: false,
-        renewAt: now(),
-        refusedUntil: 0,
-        failures: 0,
-        error: undefined,
-      };
-    } else {
-      entries.delete(name);
-    }
-    entries.set(name, entry);
-    return entry;
-  }
-
-  function makeRoom(): void {
-    if (entries.size < maxEntries) return;
-    for (const [name, { flight, watchers }] of entries) {
-      if (flight !== undefined || watchers > 0) continue;
-      entries.delete(name);
-      return;
-    }
-    throw new LimitError(`more than ${maxEntries} JWT-SVIDs are being fetched or watched`);
-  }
+  let renewing = 0;
 
   function usable(entry: Entry): JwtSvid | undefined {
     const svid = entry.held.current();
     return svid !== undefined && svid.expiresAt > now() ? svid : undefined;
+  }
+
+  function markUsed(entry: Entry): void {
+    if (entry.used) return;
+    entry.used = true;
+    wake.abort();
   }
 
   /** The fetch that is under way for this entry, or a new one: never two at once. */
@@ -208,21 +158,24 @@ export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
   /** What is due now is started; the time until the next thing is due is returned. */
   function renewDue(): number {
     const at = now();
-    let running = 0;
     let next = at + maxSleepMs;
-    for (const { flight } of entries.values()) if (flight !== undefined) running += 1;
-    for (const [name, entry] of entries) {
+    for (const entry of entries.all()) {
       if (entry.flight !== undefined) continue;
       const wanted = entry.watchers > 0 || (entry.used && usable(entry) !== undefined);
       if (!wanted) {
         // What the failures were is remembered for a while after the last of them.
         const idle = usable(entry) === undefined && entry.renewAt + maxSleepMs <= at;
-        if (idle) entries.delete(name);
+        if (idle) entries.delete(entry);
       } else if (entry.renewAt > at) {
         next = Math.min(next, entry.renewAt);
-      } else if (running < maxConcurrentRenewals) {
-        running += 1;
-        startFlight(entry);
+      } else if (renewing < maxConcurrentRenewals) {
+        renewing += 1;
+        void startFlight(entry)
+          .result.catch(() => undefined)
+          .finally(() => {
+            renewing -= 1;
+            wake.abort();
+          });
       }
     }
     return next - at;
@@ -231,12 +184,11 @@ export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
   return Object.freeze({
     async get(key: JwtSvidKey, signal: AbortSignal) {
       if (signal.aborted) throw new AbortedError();
-      const entry = entryOf(key);
+      const entry = entries.of(key);
       const svid = usable(entry);
       if (svid !== undefined) {
         meter.requested('hit');
-        if (!entry.used) wake.abort();
-        entry.used = true;
+        markUsed(entry);
         return svid;
       }
       try {
@@ -244,7 +196,7 @@ export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
           throw entry.error;
         }
         const fresh = await unlessAborted(startFlight(entry).result, signal);
-        entry.used = true;
+        markUsed(entry);
         meter.requested('miss');
         return fresh;
       } catch (error) {
@@ -253,7 +205,7 @@ export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
       }
     },
     async *watch(key: JwtSvidKey, signal: AbortSignal) {
-      const entry = entryOf(key);
+      const entry = entries.of(key);
       entry.watchers += 1;
       try {
         if (usable(entry) === undefined && entry.flight === undefined) entry.renewAt = now();
@@ -266,12 +218,12 @@ export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
       }
     },
     forget(isGone: (spiffeId: SpiffeId) => boolean) {
-      for (const [name, entry] of entries) {
+      for (const entry of entries.all()) {
         if (!isGone(entry.key.spiffeId)) continue;
         entry.flight?.controller.abort();
         entry.flight = undefined;
         entry.held.set(undefined);
-        if (entry.watchers === 0) entries.delete(name);
+        if (entry.watchers === 0) entries.delete(entry);
         else entry.renewAt = now() + nextDelayMs(renewalBackoff, entry.failures, random);
       }
       wake.abort();
@@ -286,17 +238,10 @@ export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
           });
         }
       } finally {
-        for (const { flight } of entries.values()) flight?.controller.abort();
+        for (const { flight } of entries.all()) flight?.controller.abort();
       }
     },
   } satisfies JwtSvidCache);
-}
-
-function checkAudience(audience: string): void {
-  if (audience === '') throw new AppError('invalid_argument', 'a JWT-SVID needs an audience');
-  if (audience.length > maxAudienceLength) {
-    throw new AppError('invalid_argument', `audience is longer than ${maxAudienceLength} characters`);
-  }
 }
 
 function forgotten(): AppError {

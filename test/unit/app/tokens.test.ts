@@ -54,7 +54,7 @@ function setUp(text: string) {
     asked,
     clock,
     get: (spiffeId: SpiffeId) => tokens.cache.get({ audience: 'billing', spiffeId }, never),
-    async hold(...ids: readonly SpiffeId[]) {
+    hold: async (...ids: readonly SpiffeId[]) => {
       snapshots.set({
         ...emptySnapshot,
         version: 1,
@@ -63,7 +63,7 @@ function setUp(text: string) {
       });
       await clock.advance(10);
     },
-    async end() {
+    end: async () => {
       stop.abort();
       await running;
     },
@@ -76,9 +76,12 @@ describe('the tokens of the program', () => {
       'sds: {jwt_audiences: [billing]}\next_authz: {inject_jwt_svid: [{audience: audit}, {audience: billing}]}',
     );
     await clock.advance(1000);
-    assert.deepEqual(asked, []);
+    assert.equal(asked.length, 0);
     await hold(web, api);
-    assert.deepEqual(asked.sort(), [`${web} audit`, `${web} billing`]);
+    assert.deepEqual(
+      asked.toSorted((a, b) => a.localeCompare(b)),
+      [`${web} audit`, `${web} billing`],
+    );
     await end();
   });
 

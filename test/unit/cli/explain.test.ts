@@ -1,5 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
+import { createX509Authority } from '../../../src/spiffe/authority.ts';
+import { formatBundleDocument } from '../../../src/spiffe/bundle-document.ts';
+import { encodeCertificatesPem } from '../../../src/spiffe/certificate.ts';
+import { parseSpiffeId, parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
+import { startHttpsServer } from '../../support/https-server.ts';
 import { cli, file, httpServer, type Ran } from './harness.ts';
 
 const check = {
@@ -81,6 +86,18 @@ describe('explain', () => {
     assert.match(JSON.stringify(response), /"key":"x-agent","value":"7"/);
   });
 
+  it('shows where a JWT-SVID would be put, and never a token', async (t) => {
+    const extra = 'ext_authz: {inject_jwt_svid: [{audience: billing}]}\n';
+    const { code, stdout } = await explain(t, extra, check);
+    assert.equal(code, 0);
+    const { response } = JSON.parse(stdout) as Explained;
+    assert.match(
+      JSON.stringify(response),
+      /"authorization","value":"Bearer \[JWT-SVID of spiffe:\/\/dev.local\/service\/web for billing\]"/,
+    );
+    assert.ok(!stdout.includes('eyJ'));
+  });
+
   it('tells a denial with its reason, and still exits 0', async (t) => {
     const message = {
       attributes: { ...check.attributes, source: { principal: 'spiffe://dev.local/agent/8' } },
@@ -145,5 +162,35 @@ describe('explain', () => {
     const { code, stderr } = await explain(t, 'ext_authz: {enabled: false}\n', check);
     assert.equal(code, 64);
     assert.match(stderr, /ext_authz\.enabled: is false/);
+  });
+
+  it('asks the bundle endpoints of partners, and judges their peers by their own entry', async (t) => {
+    const now = Date.now();
+    const trustDomain = parseTrustDomain('partner.example');
+    const ca = await createX509Authority({ trustDomain, ttlMs: 3_600_000, now });
+    const issue = (id: string) => ca.issue({ spiffeId: parseSpiffeId(id), ttlMs: 3_600_000, now });
+    const svid = await issue('spiffe://partner.example/bundles');
+    const peer = await issue('spiffe://partner.example/agent/7');
+    const bundle = formatBundleDocument({
+      x509: { trustDomain, authorities: [ca.certificate], crls: [] },
+      jwt: { trustDomain, authorities: [] },
+    });
+    const endpoint = await startHttpsServer(t, svid, (_, response) => response.end(bundle));
+    const bootstrap = await file(t, 'partner.json', bundle);
+    const federation = (allowed: string): string =>
+      `federation: {trust_domains: [{name: partner.example, bundle_endpoint: "${endpoint.url}", profile: https_spiffe, endpoint_spiffe_id: "spiffe://partner.example/bundles", bootstrap_bundle: "${bootstrap}", allowed_identities: ["${allowed}"]}]}\n`;
+    const source = {
+      principal: peer.spiffeId,
+      certificate: encodeURIComponent(encodeCertificatesPem(peer.chain).toString()),
+    };
+    const message = { attributes: { ...check.attributes, source } };
+    const admitted = await explain(t, federation('spiffe://partner.example/agent/*'), message);
+    assert.equal(admitted.stderr, '');
+    const { peer: seen, decision } = JSON.parse(admitted.stdout) as Explained;
+    assert.equal((seen as { verified?: boolean }).verified, true);
+    assert.equal(decision['outcome'], 'allowed');
+    const refused = await explain(t, federation('spiffe://partner.example/web'), message);
+    const { decision: denial } = JSON.parse(refused.stdout) as Explained;
+    assert.equal(denial['reason_code'], 'identity_not_allowed');
   });
 });

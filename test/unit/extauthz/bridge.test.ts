@@ -10,7 +10,7 @@ import { compileRequestRules } from '../../../src/policy/request-rules.ts';
 import { AppError, UnavailableError } from '../../../src/runtime/errors.ts';
 import type { JwtAuthority } from '../../../src/spiffe/bundle.ts';
 import { parseIdTemplate } from '../../../src/spiffe/id-template.ts';
-import type { JwtSvidKey } from '../../../src/tokens/jwt-svid-cache.ts';
+import type { JwtSvidKey } from '../../../src/tokens/cache-entries.ts';
 import { testNow } from '../../support/ca.ts';
 import { createJwtIssuer, type JwtIssuer } from '../../support/jwt-issuer.ts';
 import {

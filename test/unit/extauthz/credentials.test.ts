@@ -4,7 +4,7 @@ import { createCredentials, type InjectRule } from '../../../src/extauthz/creden
 import { reasonCodeOf } from '../../../src/extauthz/outcome.ts';
 import { compileRequestRules } from '../../../src/policy/request-rules.ts';
 import { AppError } from '../../../src/runtime/errors.ts';
-import type { JwtSvidKey } from '../../../src/tokens/jwt-svid-cache.ts';
+import type { JwtSvidKey } from '../../../src/tokens/cache-entries.ts';
 import {
   answering,
   api,

@@ -139,6 +139,35 @@ describe('a JWT-SVID cache', () => {
     await stop();
   });
 
+  it('renews one that lives shortly in time, though it was asked for only once', async () => {
+    const { get, run, clock, asked, counts } = setUp();
+    const stop = run();
+    await get();
+    await clock.advance(ttlMs / 2 + 10);
+    assert.equal(asked.length, 2);
+    assert.equal(counts.renewal, 1);
+    await stop();
+  });
+
+  it('goes on renewing while fetches for others wait', async () => {
+    const { cache, key, get, run, clock, source, issue } = setUp({ maxEntries: 30 });
+    const stop = run();
+    const ended = new AbortController();
+    let seen = 0;
+    const watching = (async () => {
+      for await (const _ of cache.watch(key('watched'), ended.signal)) seen += 1;
+    })();
+    await clock.advance(1000);
+    source.answer = (audience, ...rest) =>
+      audience === 'watched' ? issue(audience, ...rest) : new Promise(() => undefined);
+    const waiting = Promise.allSettled(Array.from({ length: 20 }, (_, i) => get(`slow ${i}`)));
+    await clock.advance(ttlMs / 2 + 1000);
+    assert.equal(seen, 2);
+    ended.abort();
+    cache.forget(() => true);
+    await Promise.all([watching, waiting, stop()]);
+  });
+
   it('does not renew what nobody asked for since it came', async () => {
     const { get, run, clock, asked } = setUp();
     const stop = run();
