@@ -4,7 +4,12 @@ import type { FederationEntry } from '../federation/federation-entry.ts';
 import { bootstrapOf } from '../federation/fetch-bundle.ts';
 import type { FederationMeter } from '../federation/meter.ts';
 import { createBundleServer, ownBundle } from '../federation/serve-bundle.ts';
-import { fileCredentials, readCredentials, svidCredentials } from '../federation/server-credentials.ts';
+import {
+  type CredentialFiles,
+  fileCredentials,
+  readCredentials,
+  svidCredentials,
+} from '../federation/server-credentials.ts';
 import { createBundleWatcher } from '../federation/watch-bundles.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { createFileSet, type FileEvent } from '../runtime/file-watch.ts';
@@ -179,10 +184,26 @@ export async function readFederationEntries(
   return Object.freeze(entries);
 }
 
-/** Checks the files of a bundle endpoint with profile https_web. Throws ConfigError. */
-export async function checkCredentials(
-  files: Readonly<{ certificate: string; privateKey: string }>,
-): Promise<void> {
+/** Everything that is wrong with the files that `federation` names. */
+export async function checkFederationFiles({ federation }: Config): Promise<readonly ConfigProblem[]> {
+  const pair = federation.serve?.files;
+  const checks = [
+    () => readFederationEntries(federation.trustDomains),
+    ...(pair === undefined ? [] : [() => checkCredentials(pair)]),
+  ];
+  const problems: ConfigProblem[] = [];
+  for (const check of checks) {
+    try {
+      await check();
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      problems.push(...error.problems);
+    }
+  }
+  return problems;
+}
+
+async function checkCredentials(files: CredentialFiles): Promise<void> {
   try {
     await readCredentials(files);
   } catch (error) {

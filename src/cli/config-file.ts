@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises';
 import { compileConfiguredQueries } from '../app/authorization.ts';
-import { checkCredentials, readFederationEntries } from '../app/federation.ts';
 import { readDenied } from '../app/identity-rules.ts';
 import { checkJwtMatches } from '../app/jwt-authorization.ts';
 import type { Environment } from '../config/environment.ts';
@@ -43,9 +42,6 @@ export async function readConfig(
     );
   }
   await attempt(problems, '', () => readDenied(config));
-  await readFederationEntries(config.federation.trustDomains);
-  const credentials = config.federation.serve?.files;
-  if (credentials !== undefined) await checkCredentials(credentials);
   if (queries === undefined || problems.length > 0) throw new ConfigError(problems);
   return Object.freeze({ ...loaded, queries });
 }

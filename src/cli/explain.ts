@@ -15,12 +15,14 @@ import { createResponseEncoder } from '../extauthz/response-encoder.ts';
 import { AppError, ConfigError, messageOf } from '../runtime/errors.ts';
 import { createLatest } from '../runtime/latest.ts';
 import { silentLogger } from '../runtime/log.ts';
+import type { BundleDocument } from '../spiffe/bundle-document.ts';
 import { emptySnapshot, type TrustSnapshot } from '../trust/snapshot.ts';
 import { parseCheckJson } from './check-json.ts';
 import { type ConfigFlags, readConfig, readText } from './config-file.ts';
 import { firstIdentity } from './first-identity.ts';
 import { type CliOptions, type ExitCode, printJson, printLine } from './io.ts';
 import { responseToJson } from './response-json.ts';
+import { federationAttempts } from './try-federation.ts';
 import { silentPolicyMeter } from './validate.ts';
 
 export type ExplainFlags = ConfigFlags &
@@ -107,13 +109,42 @@ async function snapshotFor(
     }
     return Object.freeze({ ...emptySnapshot, version: 1, trustDomain });
   }
+  let snapshot: TrustSnapshot;
   try {
-    return await firstIdentity(config, clock, timeoutMs, io.signal);
+    snapshot = await firstIdentity(config, clock, timeoutMs, io.signal);
   } catch (error) {
     if (io.signal.aborted) throw error;
     const remedy = 'with --without-identity the Check is judged with no bundles held';
     throw new AppError('unavailable', `${messageOf(error)}; ${remedy}`, { cause: error });
   }
+  return withPartners(io, clock, config, snapshot);
+}
+
+/** Adds what the partners' bundle endpoints give; what the identity source says of a trust domain wins, as in `run`. */
+async function withPartners(
+  io: CliOptions,
+  { now }: Clock,
+  config: Config,
+  snapshot: TrustSnapshot,
+): Promise<TrustSnapshot> {
+  const { bundles, jwtBundles } = snapshot;
+  const fetched: BundleDocument[] = [];
+  for (const { trustDomain, attempt } of await federationAttempts(config, {
+    held: () => bundles,
+    now,
+    signal: io.signal,
+  })) {
+    try {
+      fetched.push(await attempt());
+    } catch (error) {
+      printLine(io.stderr, `warning: no bundle of ${trustDomain}: ${messageOf(error)}`);
+    }
+  }
+  return Object.freeze({
+    ...snapshot,
+    bundles: new Map([...fetched.map(({ x509 }) => [x509.trustDomain, x509] as const), ...bundles]),
+    jwtBundles: new Map([...fetched.map(({ jwt }) => [jwt.trustDomain, jwt] as const), ...jwtBundles]),
+  });
 }
 
 function describe({ extAuthz }: Config, trace: CheckTrace): object {

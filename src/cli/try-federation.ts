@@ -5,11 +5,17 @@ import { createBundleFiles } from '../federation/bundle-files.ts';
 import type { FederationEntry } from '../federation/federation-entry.ts';
 import { bootstrapOf, endpointDomainOf, fetchBundle } from '../federation/fetch-bundle.ts';
 import type { X509Bundle, X509BundleSet } from '../spiffe/bundle.ts';
-import { parseBundleDocument } from '../spiffe/bundle-document.ts';
+import { type BundleDocument, parseBundleDocument } from '../spiffe/bundle-document.ts';
 import type { TrustDomain } from '../spiffe/spiffe-id.ts';
 
-/** One partner to try; `attempt` resolves with what its endpoint gave, in words. */
-export type FederationAttempt = Readonly<{ trustDomain: TrustDomain; attempt(): Promise<string> }>;
+/** One partner to try; `attempt` resolves with what its endpoint gives. */
+export type FederationAttempt = Readonly<{ trustDomain: TrustDomain; attempt(): Promise<BundleDocument> }>;
+
+/** A bundle in numbers, for people. */
+export function describeBundle({ x509, jwt, sequence }: BundleDocument): string {
+  const counts = `${x509.authorities.length} X.509 and ${jwt.authorities.length} JWT authorities`;
+  return sequence === undefined ? counts : `${counts}, sequence ${sequence}`;
+}
 
 /**
  * An attempt for each partner's bundle endpoint, to be made in this order: endpoints are verified with what the identity
@@ -31,7 +37,7 @@ export async function federationAttempts(
     }
   }
 
-  async function attempt(entry: FederationEntry): Promise<string> {
+  async function attempt(entry: FederationEntry): Promise<BundleDocument> {
     const vouching = endpointDomainOf(entry);
     const bootstrap = bootstrapOf(entry);
     const brought =
@@ -39,9 +45,7 @@ export async function federationAttempts(
     const bundles = new Map([...brought, ...known, ...held()]);
     const { document } = await fetchBundle(entry, { bundles: () => bundles, now }, signal);
     known.set(entry.trustDomain, document.x509);
-    const { x509, jwt, sequence } = document;
-    const counts = `${x509.authorities.length} X.509 and ${jwt.authorities.length} JWT authorities`;
-    return sequence === undefined ? counts : `${counts}, sequence ${sequence}`;
+    return document;
   }
 
   const self = (entry: FederationEntry): number =>

@@ -1,4 +1,5 @@
 import { type Clock, type ConfiguredEngine, createConfiguredEngine } from '../app/authorization.ts';
+import { checkFederationFiles } from '../app/federation.ts';
 import type { Config, FilesIdentityConfig } from '../config/config.ts';
 import { describeConfig } from '../config/load.ts';
 import type { PolicyMeter } from '../policy/opa-wasm.ts';
@@ -9,7 +10,7 @@ import { readIdentityFiles } from '../workload/files.ts';
 import { type CheckedConfig, type ConfigFlags, readConfig } from './config-file.ts';
 import { firstIdentity } from './first-identity.ts';
 import { type CliOptions, type ExitCode, printLine } from './io.ts';
-import { federationAttempts } from './try-federation.ts';
+import { describeBundle, federationAttempts } from './try-federation.ts';
 
 export type ValidateFlags = ConfigFlags & Readonly<{ config: string; online: boolean; timeoutMs: number }>;
 
@@ -33,6 +34,7 @@ export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlag
     const problems = [
       ...(identity.files === undefined ? [] : await checkFiles(io, identity.files, clock.now())),
       ...(engine?.kind === 'wasm' ? await checkBundle(engine, checked, io.signal) : []),
+      ...(await checkFederationFiles(config)),
     ];
     if (problems.length > 0) throw new ConfigError(problems);
     printLine(io.stdout, describeConfig(options));
@@ -108,7 +110,10 @@ async function tryPeers(
           ] as const,
         ]
       : []),
-    ...partners.map(({ trustDomain, attempt }) => [`federation with ${trustDomain}`, attempt] as const),
+    ...partners.map(
+      ({ trustDomain, attempt }) =>
+        [`federation with ${trustDomain}`, async () => describeBundle(await attempt())] as const,
+    ),
   ];
   let code: ExitCode = 0;
   for (const [name, attempt] of attempts) {
