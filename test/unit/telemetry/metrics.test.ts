@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { DecisionLogMeter } from '../../../src/extauthz/decision-log.ts';
 import type { ExtAuthzMeter } from '../../../src/extauthz/service.ts';
+import type { FederationMeter } from '../../../src/federation/meter.ts';
 import type { OutputMeter } from '../../../src/outputs/output-writer.ts';
 import type { PolicyMeter } from '../../../src/policy/opa-wasm.ts';
 import type { SdsMeter } from '../../../src/sds/meter.ts';
@@ -24,6 +25,7 @@ describe('metrics', () => {
       sds: SdsMeter;
       workload: WorkloadMeter;
       trust: TrustMeter;
+      federation: FederationMeter;
       policy: PolicyMeter;
       extAuthz: ExtAuthzMeter;
       decisionLog: DecisionLogMeter;
@@ -41,6 +43,26 @@ describe('metrics', () => {
     assert.equal(await valueOf(metrics, 'svidecar_check_seconds_bucket{le="0.005",outcome="deny"}'), 1);
     assert.equal(await valueOf(metrics, 'svidecar_check_seconds_count{outcome="deny"}'), 2);
     assert.equal(await valueOf(metrics, 'svidecar_engine_seconds_count'), 1);
+  });
+
+  it('counts bundles of partners by origin and refusal, and tells their age until they are gone', async () => {
+    const metrics = create();
+    metrics.federation.taken('partner.example', 'endpoint', 'changed');
+    metrics.federation.refused('partner.example', 'sequence_rollback');
+    metrics.federation.fetched('partner.example', 1_500);
+    metrics.federation.served(404);
+    const series = (name: string, labels: string): Promise<number | undefined> =>
+      valueOf(metrics, `svidecar_federation_${name}{${labels}}`);
+    const taken = 'trust_domain="partner.example",origin="endpoint",outcome="changed"';
+    assert.equal(await series('bundles_total', taken), 1);
+    assert.equal(
+      await series('refusals_total', 'trust_domain="partner.example",reason="sequence_rollback"'),
+      1,
+    );
+    assert.equal(await series('fetched_timestamp_seconds', 'trust_domain="partner.example"'), 1.5);
+    assert.equal(await series('served_total', 'status="404"'), 1);
+    metrics.federation.removed('partner.example');
+    assert.equal(await series('fetched_timestamp_seconds', 'trust_domain="partner.example"'), undefined);
   });
 
   it('counts what SDS does by the kind of name, and streams by protocol', async () => {
