@@ -168,7 +168,7 @@ export function createAuthorization(
     state: () => ({
       engine: engine.name,
       ready: engine.ready(),
-      revision: engine.revision(),
+      revision: configured.kind === 'wasm' ? configured.engine.bundleRevision() : engine.revision(),
       problem: configured.kind === 'wasm' ? configured.engine.problem() : undefined,
     }),
     decisions: () => recent.list(),

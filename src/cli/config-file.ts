@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { compileConfiguredQueries } from '../app/authorization.ts';
 import { readDenied } from '../app/identity-rules.ts';
 import { checkJwtMatches } from '../app/jwt-authorization.ts';
+import type { Config } from '../config/config.ts';
 import type { Environment } from '../config/environment.ts';
 import { type LoadedConfig, loadConfig } from '../config/load.ts';
 import type { QueryMap } from '../policy/query-map.ts';
@@ -31,19 +32,22 @@ export async function readConfig(
   env: Environment,
 ): Promise<CheckedConfig> {
   const text = path === undefined ? undefined : await readText(path);
-  const loaded = loadConfig({ text, path, env, flags: flagValues(flags) });
-  const { config } = loaded;
+  const loaded = loadConfig({ text, path, env, flags: flagValues(flags), check: problemsOf });
+  await readDenied(loaded.config);
+  return Object.freeze({ ...loaded, queries: compileConfiguredQueries(loaded.config) });
+}
+
+/** What the rooms that the config room does not know find in a configuration. */
+function problemsOf(config: Config): readonly ConfigProblem[] {
   const problems: ConfigProblem[] = [];
-  const queries = attempt(problems, '', () => compileConfiguredQueries(config));
+  attempt(problems, '', () => compileConfiguredQueries(config));
   attempt(problems, '', () => checkJwtMatches(config));
   if (config.identity.source === 'workload_api') {
     attempt(problems, 'identity.workload_api.address', () =>
       parseEndpointAddress(config.identity.workloadApi.address),
     );
   }
-  await attempt(problems, '', () => readDenied(config));
-  if (queries === undefined || problems.length > 0) throw new ConfigError(problems);
-  return Object.freeze({ ...loaded, queries });
+  return problems;
 }
 
 /** The values that flags give, by key path. */
@@ -71,11 +75,10 @@ export async function readText(path: string): Promise<string> {
   }
 }
 
-function attempt<T>(problems: ConfigProblem[], path: string, work: () => T): T | undefined {
+function attempt(problems: ConfigProblem[], path: string, work: () => unknown): void {
   try {
-    return work();
+    work();
   } catch (error) {
     problems.push(...(error instanceof ConfigError ? error.problems : [{ path, message: messageOf(error) }]));
-    return undefined;
   }
 }

@@ -18,6 +18,8 @@ export type ConfigInput = Readonly<{
   env: Environment;
   /** Values from the command line by key path (`admin.listen`). */
   flags?: Readonly<Record<string, string>> | undefined;
+  /** What only other rooms can see in a configuration; its problems are told together with the rest. */
+  check?: ((config: Config) => readonly ConfigProblem[]) | undefined;
 }>;
 
 export type LoadedConfig = Readonly<{
@@ -32,7 +34,7 @@ export type LoadedConfig = Readonly<{
  * Reads the configuration: flags override the environment, which overrides the file. Throws ConfigError that names
  * every problem at once, each with its key path and, when it was not the file, where the value came from.
  */
-export function loadConfig({ text, path, env, flags = {} }: ConfigInput): LoadedConfig {
+export function loadConfig({ text, path, env, flags = {}, check = () => [] }: ConfigInput): LoadedConfig {
   const known = listOptions();
   const fromEnv = readEnvironment(env, known);
   const fromFlags = Object.entries(flags).map(([key, value]): Setting => {
@@ -48,8 +50,9 @@ export function loadConfig({ text, path, env, flags = {} }: ConfigInput): Loaded
       file,
     ),
   );
-  const { options, problems } = parseTree(raw);
-  const all = [...fromEnv.problems, ...problems].map((problem) =>
+  const { options, problems } = parseTree(raw, (found) => check(buildConfig(found, path)));
+  const environmentProblems = fromEnv.problems.filter((problem) => !Object.hasOwn(flags, problem.path));
+  const all = [...environmentProblems, ...problems].map((problem) =>
     withOrigin(problem, [...fromEnv.fallbacks, ...layers]),
   );
   if (options === undefined || all.length > 0) throw new ConfigError(all);
@@ -67,19 +70,30 @@ function warningsOf({ listen, listen_mode: mode, sds }: Options): readonly strin
   return [`listen_mode ${formatMode(mode)} lets every user of this machine fetch private keys over SDS`];
 }
 
-function parseTree(raw: unknown): { options: Options | undefined; problems: readonly ConfigProblem[] } {
+function parseTree(
+  raw: unknown,
+  check: (options: Options) => readonly ConfigProblem[],
+): { options: Options | undefined; problems: readonly ConfigProblem[] } {
   const known = listOptions();
   const first = parseWith(raw, messageFor);
-  if (first.success) return { options: first.data, problems: checkRules(first.data, []) };
+  if (first.success) {
+    return { options: first.data, problems: [...checkRules(first.data, []), ...check(first.data)] };
+  }
   const { issues } = first.error;
   const problems = issues.flatMap((issue) => toProblems(issue, known, (at) => valueAt(raw, at)));
   // The rules look at the rest as if the broken keys were not there, so that one run shows everything.
   const rest = parseWith(issues.flatMap(pathsOf).reduce(withoutPath, raw), messageFor);
+  if (!rest.success) return { options: undefined, problems };
   const broken = problems.map((problem) => problem.path);
-  return {
-    options: undefined,
-    problems: rest.success ? [...problems, ...checkRules(rest.data, broken)] : problems,
-  };
+  const further = check(rest.data).filter(({ path }) => !broken.some((at) => overlap(at, path)));
+  return { options: undefined, problems: [...problems, ...checkRules(rest.data, broken), ...further] };
+}
+
+/** True when one of two key paths is the other or lies in it: what is told of one may only be its shadow. */
+function overlap(a: string, b: string): boolean {
+  const inside = (inner: string, outer: string): boolean =>
+    inner === outer || inner.startsWith(`${outer}.`) || inner.startsWith(`${outer}[`);
+  return inside(a, b) || inside(b, a);
 }
 
 function pathsOf(issue: z.core.$ZodIssue): readonly (readonly PropertyKey[])[] {

@@ -36,6 +36,8 @@ export interface WasmEngine extends PolicyEngine {
   /** Reads and activates the file once; rejects with an AppError that says why not. For commands that do not stay. */
   load(signal: AbortSignal): Promise<void>;
   close(): void;
+  /** The manifest's revision of the policy in force, else the bundle's digest; for people. */
+  bundleRevision(): string;
   /** Decision paths of the policy in force, sorted. */
   entrypoints(): readonly string[];
   /** What is wrong with the newest version of the file, even while an older one is in force. */
@@ -145,6 +147,7 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     close,
     ready: () => active !== undefined,
     revision: () => active?.digest ?? '',
+    bundleRevision: () => active?.revision ?? '',
     entrypoints: () => Object.freeze([...(active?.pool.entrypoints ?? [])].sort()),
     problem: () => problem,
   });

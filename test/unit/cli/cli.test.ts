@@ -54,6 +54,7 @@ describe('command line', () => {
     assert.equal(code, 64);
     assert.match(stderr, /^ {2}listne: is not a known key; did you mean listen\?$/m);
     assert.match(stderr, /^ {2}policy\.timeout: must be text/m);
+    assert.match(stderr, /^ {2}ext_authz\.queries\[0\]\.match\.peer: /m);
     const missing = await cli(['run', '--config', `${config}.no`]);
     assert.equal(missing.code, 64);
     assert.match(missing.stderr, /cannot read .*config\.yaml\.no: there is no such file/);

@@ -192,6 +192,12 @@ describe('loadConfig', () => {
     );
   });
 
+  it('lets a flag settle what two variables say differently', () => {
+    const env = { SPIFFE_TRUST_DOMAIN: 'a.example', SVIDECAR_TRUST_DOMAIN: 'b.example' };
+    assert.throws(() => loadConfig({ env }), /say different things/);
+    assert.equal(loadConfig({ env, flags: { trust_domain: 'c.example' } }).config.trustDomain, 'c.example');
+  });
+
   it('reports every problem at once, each with its key path', () => {
     const problems = problemsOf(
       `listne: x
