@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { parseBody } from '../../../src/extauthz/body.ts';
-import { LimitError, MalformedError } from '../../../src/runtime/errors.ts';
+import { AppError, LimitError, MalformedError } from '../../../src/runtime/errors.ts';
 
 const json = { 'content-type': 'application/json' };
 
@@ -42,4 +43,36 @@ test('a content-length that is no number is malformed', () => {
   for (const length of ['2', '+2', '-1', '0', '-9223372036854775808']) {
     assert.deepEqual(parseBody({ body: '{}' }, { ...json, 'content-length': length }, 10).parsed, {}, length);
   }
+});
+
+test('whatever body and headers, there is an answer or an AppError', () => {
+  const type = fc.oneof(
+    fc.constantFrom(
+      'application/json',
+      'application/x-www-form-urlencoded',
+      'multipart/form-data; boundary=x',
+      'multipart/form-data; boundary="',
+      'application/grpc',
+    ),
+    fc.string(),
+  );
+  const text = fc.oneof(
+    fc.string(),
+    fc.json(),
+    fc.string().map((part) => `--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n${part}\r\n--x--`),
+  );
+  fc.assert(
+    fc.property(type, fc.option(fc.string()), text, fc.boolean(), (contentType, length, body, raw) => {
+      const headers = {
+        'content-type': contentType,
+        ...(length === null ? {} : { 'content-length': length }),
+      };
+      try {
+        parseBody(raw ? { rawBody: Buffer.from(body) } : { body }, headers, 1024);
+      } catch (error) {
+        assert.ok(error instanceof AppError, String(error));
+      }
+    }),
+    { numRuns: 1000 },
+  );
 });

@@ -2,6 +2,9 @@ import 'reflect-metadata';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as x509 from '@peculiar/x509';
+import fc from 'fast-check';
+import { AppError } from '../../../src/runtime/errors.ts';
+import { decodeNameConstraints, permitsUriHost } from '../../../src/spiffe/name-constraints.ts';
 import { verifyX509Svid } from '../../../src/spiffe/verify.ts';
 import {
   type CertificateTemplate,
@@ -103,4 +106,33 @@ test('a subtree with minimum or maximum is not taken for one without', async () 
   const subtree = der(0x30, der(0x86, Buffer.from('example.org')), der(0x81, Buffer.of(1)));
   const extension = new x509.Extension('2.5.29.30', true, der(0x30, der(permitted, subtree)));
   await assert.rejects(createTestAuthority('example.org', { extensions: [extension] }), /broken subtree/);
+});
+
+test('whatever the bytes, they are constraints that any host can be held against, or an AppError', () => {
+  const good = constraints(
+    [permitted, uri, 'example.org'],
+    [excluded, uri, '.partner.example'],
+    [excluded, dns, 'x'],
+  );
+  const bytes = Buffer.from(good.value);
+  const garbled = fc
+    .array(fc.record({ at: fc.nat(bytes.length - 1), byte: fc.nat(255) }), { maxLength: 4 })
+    .map((edits) => {
+      const copy = Buffer.from(bytes);
+      for (const { at, byte } of edits) copy[at] = byte;
+      return copy;
+    });
+  const any = fc.uint8Array({ maxLength: 64 }).map((array) => Buffer.from(array));
+  fc.assert(
+    fc.property(fc.oneof(garbled, any), fc.string(), (der, host) => {
+      try {
+        const decoded = decodeNameConstraints(der);
+        assert.ok(decoded !== undefined);
+        assert.equal(typeof permitsUriHost(decoded, host), 'boolean');
+      } catch (error) {
+        assert.ok(error instanceof AppError, String(error));
+      }
+    }),
+    { numRuns: 1000 },
+  );
 });

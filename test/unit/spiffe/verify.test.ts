@@ -2,8 +2,10 @@ import 'reflect-metadata';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as x509 from '@peculiar/x509';
+import fc from 'fast-check';
+import { AppError } from '../../../src/runtime/errors.ts';
 import type { X509BundleSet } from '../../../src/spiffe/bundle.ts';
-import type { Certificate } from '../../../src/spiffe/certificate.ts';
+import { type Certificate, parseCertificate } from '../../../src/spiffe/certificate.ts';
 import { verifyX509Svid } from '../../../src/spiffe/verify.ts';
 import type { X509Reason } from '../../../src/spiffe/x509-leaf.ts';
 import {
@@ -298,4 +300,26 @@ test('a message stays short whatever names a peer made up', async () => {
   const result = verifyX509Svid([await leaf({}, stranger)], trust, testNow);
   assert.ok(!result.valid);
   assert.ok(result.message.length < 600);
+});
+
+test('a chain with any byte changed is never valid, and verifying it never throws', async () => {
+  const intermediate = await root.intermediate();
+  const chain = [await leaf({}, intermediate), intermediate.certificate];
+  assertValid(chain);
+  fc.assert(
+    fc.property(fc.nat(1), fc.nat(), fc.integer({ min: 1, max: 255 }), (index, at, flip) => {
+      const der = Buffer.from(chain[index]?.der ?? Buffer.of());
+      der[at % der.length] = (der[at % der.length] ?? 0) ^ flip;
+      let changed: Certificate;
+      try {
+        changed = parseCertificate(der);
+      } catch (error) {
+        assert.ok(error instanceof AppError, String(error));
+        return;
+      }
+      const result = verifyX509Svid(chain.with(index, changed), trust, testNow);
+      assert.equal(result.valid, false);
+    }),
+    { numRuns: 1000 },
+  );
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { AppError, MalformedError } from '../../../src/runtime/errors.ts';
 import { checkX509Svid, parseX509Svid } from '../../../src/spiffe/x509-svid.ts';
 import { type CertificateTemplate, createTestAuthority, testNow } from '../../support/ca.ts';
@@ -98,5 +99,38 @@ test('no message carries bytes of the key', () => {
     () => parseX509Svid({ ...parts, privateKeyDer: privateKeyDer.subarray(1) }, testNow),
     (error) =>
       error instanceof MalformedError && !JSON.stringify([error.message, error.cause]).includes('-----BEGIN'),
+  );
+});
+
+test('whatever the parts, they are an SVID of that ID or an AppError that says nothing of the key', () => {
+  const garbled = (bytes: Buffer) =>
+    fc.oneof(
+      fc.constant(bytes),
+      fc.uint8Array({ maxLength: 40 }).map((array) => Buffer.from(array)),
+      fc.tuple(fc.nat(bytes.length - 1), fc.nat(255)).map(([at, byte]) => {
+        const copy = Buffer.from(bytes);
+        copy[at] = byte;
+        return copy;
+      }),
+    );
+  const id = fc.oneof(fc.constant(spiffeId), fc.string());
+  const secret = good.privateKey.toString('base64').slice(60, 80);
+  fc.assert(
+    fc.property(
+      garbled(good.certificate.der),
+      garbled(good.privateKey),
+      id,
+      fc.string(),
+      (chain, key, text, hint) => {
+        try {
+          const svid = parseX509Svid({ spiffeId: text, chainDer: chain, privateKeyDer: key, hint }, testNow);
+          assert.equal(svid.spiffeId, text);
+        } catch (error) {
+          assert.ok(error instanceof AppError, String(error));
+          assert.ok(!error.message.includes(secret));
+        }
+      },
+    ),
+    { numRuns: 500 },
   );
 });

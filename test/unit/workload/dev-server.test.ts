@@ -165,6 +165,15 @@ describe('Workload API of the dev source', () => {
     assert.equal(typeof claims?.fields['exp']?.numberValue, 'number');
   });
 
+  it('refuses to validate a JWT-SVID whose typ is that of another token, which SPIRE does not look at', async () => {
+    const [good] = await fetchJwt(['billing']);
+    const [header = '', ...rest] = (good?.svid ?? '').split('.');
+    const decoded = JSON.parse(Buffer.from(header, 'base64url').toString()) as object;
+    const wit = Buffer.from(JSON.stringify({ ...decoded, typ: 'wit+jwt' })).toString('base64url');
+    await validate('billing', [header, ...rest].join('.'));
+    await refuses(validate('billing', [wit, ...rest].join('.')), Status.INVALID_ARGUMENT, /typ other than/);
+  });
+
   it('refuses every call without exactly the security header, as SPIRE does', async () => {
     const missing = 'security header missing from request';
     for (const method of ['FetchX509SVID', 'FetchX509Bundles', 'FetchJWTBundles']) {
