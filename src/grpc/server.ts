@@ -16,7 +16,10 @@ export type GrpcServerOptions = Readonly<{
   health?: Health;
   /** Bound on one received message, decompressed; 4 MiB unless told. A larger one ends its call RESOURCE_EXHAUSTED. */
   maxMessageBytes?: number;
-  /** Bound on the calls in progress on one connection; 4096 unless told. More are refused by HTTP/2. */
+  /**
+   * Bound on the calls in progress on one connection, those given up a moment ago among them; 4096 unless told. More
+   * are refused by HTTP/2.
+   */
   maxStreamsPerConnection?: number;
   /** Bound on the connections of one listener; 1024 unless told. More are closed at once. */
   maxConnections?: number;
@@ -123,17 +126,23 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
 }
 
 /**
- * Node ends a connection that has reset 1000 calls and goes on above 33 a second, and with it every call on it. An Envoy
- * gives up a Check whenever its own client goes away, so one hasty client could make errors of everybody's Checks. Calls
- * in progress are bounded without it. grpc-js has no option for this; what it hands to every HTTP/2 server is private.
+ * Node ends a connection, and with it every call on it, that has reset 1000 calls and goes on above 33 a second, or has
+ * brought 100 calls too many: it counts those that are over until it gets round to them. An Envoy gives up a Check
+ * whenever its own client goes away, so one hasty client could make errors of everybody's Checks. Calls in progress are
+ * bounded all the same. grpc-js has no option for this; what it hands to every HTTP/2 server is private.
  */
 function allowResets(server: Server): void {
   const { commonServerOptions } = server as unknown as { commonServerOptions: Http2Options };
   commonServerOptions.streamResetBurst = unlimited;
   commonServerOptions.streamResetRate = unlimited;
+  commonServerOptions.maxSessionRejectedStreams = unlimited;
 }
 
-type Http2Options = { streamResetBurst?: number; streamResetRate?: number };
+type Http2Options = {
+  streamResetBurst?: number;
+  streamResetRate?: number;
+  maxSessionRejectedStreams?: number;
+};
 const unlimited = 0xffff_ffff;
 
 const same = (bytes: Buffer): Buffer => bytes;
