@@ -7,7 +7,13 @@ import type { JwtBundleSet } from '../../src/spiffe/bundle.ts';
 import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts';
 import { createWorkloadApiSource } from '../../src/workload/workload-api.ts';
 import { startEnvoy } from '../support/envoy.ts';
-import { credentialInjector, extAuthz, httpListener, plainCluster } from '../support/envoy-config.ts';
+import {
+  credentialInjector,
+  extAuthz,
+  httpListener,
+  plainCluster,
+  type SdsProtocol,
+} from '../support/envoy-config.ts';
 import { http, type SeenRequest, startEchoUpstream } from '../support/http.ts';
 import { startJwtIssuer } from '../support/jwt-issuer.ts';
 import { startOpa } from '../support/opa.ts';
@@ -58,9 +64,9 @@ async function verified(token: string, audience: string, bundles: JwtBundleSet) 
   return result;
 }
 
-test("Envoy's credential injector sends a fresh, valid JWT-SVID upstream, also after renewals", async (t) => {
+test("Envoy's credential injector sends a fresh, valid JWT-SVID upstream, also after renewals, by either protocol", async (t) => {
   const ttlMs = 4000;
-  const port = await freePort();
+  const [sotw, delta] = [await freePort(), await freePort()];
   const upstream = await startEchoUpstream(t);
   const workload = await workloadApi(t);
   const { socket } = await startSidecar(t, {
@@ -70,28 +76,35 @@ test("Envoy's credential injector sends a fresh, valid JWT-SVID upstream, also a
       ext_authz: { enabled: false },
     },
   });
-  const listener = httpListener({
-    name: 'out',
-    port,
-    cluster: 'upstream',
-    filters: [credentialInjector('jwt:billing')],
-  });
+  const listener = (name: string, port: number, protocol: SdsProtocol) =>
+    httpListener({
+      name,
+      port,
+      cluster: 'upstream',
+      filters: [credentialInjector('jwt:billing', protocol)],
+    });
   const envoy = await startEnvoy(t, {
-    config: combined(socket, { listeners: [listener], clusters: [plainCluster('upstream', upstream.port)] }),
+    config: combined(socket, {
+      listeners: [listener('sotw', sotw, 'GRPC'), listener('delta', delta, 'DELTA_GRPC')],
+      clusters: [plainCluster('upstream', upstream.port)],
+    }),
   });
   const bundles = await workload.bundles();
 
-  const tokens = new Set<string>();
+  const tokens = { [sotw]: new Set<string>(), [delta]: new Set<string>() };
+  const fewest = () => Math.min(...Object.values(tokens).map(({ size }) => size));
   const end = Date.now() + 2.5 * ttlMs;
-  while (Date.now() < end || tokens.size < 3) {
-    assert.ok(Date.now() < end + 10_000, `${tokens.size} tokens only`);
-    const { status } = await http({ port, path: '/', headers: { authorization: 'Bearer forged' } });
-    assert.equal(status, 200);
-    const token = bearerOf(upstream.seen.at(-1));
-    const { spiffeId, audiences } = await verified(token, 'billing', bundles);
-    assert.equal(spiffeId, server);
-    assert.deepEqual(audiences, ['billing']);
-    tokens.add(token);
+  while (Date.now() < end || fewest() < 3) {
+    assert.ok(Date.now() < end + 10_000, `${fewest()} tokens only`);
+    for (const port of [sotw, delta]) {
+      const { status } = await http({ port, path: '/', headers: { authorization: 'Bearer forged' } });
+      assert.equal(status, 200);
+      const token = bearerOf(upstream.seen.at(-1));
+      const { spiffeId, audiences } = await verified(token, 'billing', bundles);
+      assert.equal(spiffeId, server);
+      assert.deepEqual(audiences, ['billing']);
+      tokens[port]?.add(token);
+    }
     await sleep(100, new AbortController().signal);
   }
   assert.ok((await envoy.stat('sds.jwt_billing.update_success')) >= 3);

@@ -152,7 +152,7 @@ export function extAuthz(extra: Json = {}): Json {
 }
 
 /** The credential injector, which sends the generic secret `name` of the sidecar as bearer token. */
-export function credentialInjector(name: string): Json {
+export function credentialInjector(name: string, protocol: SdsProtocol = 'GRPC'): Json {
   return {
     name: 'envoy.filters.http.credential_injector',
     typed_config: {
@@ -162,7 +162,7 @@ export function credentialInjector(name: string): Json {
         name: 'envoy.http.injected_credentials.generic',
         typed_config: {
           '@type': type('envoy.extensions.http.injected_credentials.generic.v3.Generic'),
-          credential: sdsSecret(name),
+          credential: sdsSecret(name, protocol),
           header: 'authorization',
           header_value_prefix: 'Bearer ',
         },

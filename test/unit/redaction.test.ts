@@ -36,7 +36,11 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
       identity: { source: 'dev' },
       listen: `unix://${socket}`,
       policy: { engine: 'wasm', bundle: { file: 'examples/quickstart/policy/bundle.tar.gz' } },
-      ext_authz: { peer: { verify_certificate: 'off' } },
+      sds: { jwt_audiences: ['sds'] },
+      ext_authz: {
+        peer: { verify_certificate: 'off', jwt_svid: { header: 'x-peer-token', audiences: ['api'] } },
+        inject_jwt_svid: [{ audience: 'upstream', header: 'x-injected-token' }],
+      },
       admin: { listen: `127.0.0.1:${adminPort}` },
       outputs: [{ directory: join(directory, 'files'), jwt: [{ audience: 'billing', file: 'jwt.token' }] }],
       log: { level: 'debug' },
@@ -72,29 +76,39 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
   const client = createGrpcClient({ target: { kind: 'unix', path: socket }, maxMessageBytes: 1 << 22 });
   t.after(() => client.close());
   const { signal } = new AbortController();
-  const answer = messageCodec('envoy.service.discovery.v3.DiscoveryResponse').decode(
-    await client.unary(
+  const fetchSecrets = async () => {
+    const bytes = await client.unary(
       '/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets',
       messageCodec('envoy.service.discovery.v3.DiscoveryRequest').encode({
         node: { id: 'redaction' },
-        resourceNames: ['default'],
+        resourceNames: ['default', 'jwt:sds'],
         typeUrl: secretType,
       }),
       { signal },
-    ),
-  );
-  const secret = messageCodec('envoy.extensions.transport_sockets.tls.v3.Secret').decode(
-    Buffer.from(answer.resources[0]?.value ?? ''),
-  );
-  const keyPem = Buffer.from(secret.tlsCertificate?.privateKey?.inlineBytes ?? '').toString();
+    );
+    const { resources } = messageCodec('envoy.service.discovery.v3.DiscoveryResponse').decode(bytes);
+    const codec = messageCodec('envoy.extensions.transport_sockets.tls.v3.Secret');
+    return resources.map(({ value }) => codec.decode(Buffer.from(value)));
+  };
+  // The JWT-SVID is issued a moment after the identity is there.
+  const secrets = await until('both secrets', async () => {
+    const answer = await fetchSecrets();
+    return answer.length === 2 ? answer : undefined;
+  });
+  const pem = secrets.find(({ name }) => name === 'default')?.tlsCertificate?.privateKey?.inlineBytes;
+  const keyPem = Buffer.from(pem ?? '').toString();
   assert.match(keyPem, /BEGIN PRIVATE KEY/, 'the key itself did go to Envoy');
+  const sdsToken = secrets.find(({ name }) => name === 'jwt:sds')?.genericSecret?.secret?.inlineString ?? '';
+  assert.match(sdsToken, /^eyJ/, 'a token did go to Envoy');
 
   const credentials = {
     authorization: `Bearer ${randomUUID()}`,
     cookie: `session=${randomUUID()}`,
     'x-forwarded-client-cert': `Hash=${randomUUID()}`,
+    'x-peer-token': randomUUID(),
+    'x-injected-token': randomUUID(),
   };
-  const decisionId = await check();
+  const { decisionId, injected } = await check();
   await until('the decision record', () =>
     Promise.resolve(said.join('').includes(decisionId) ? true : undefined),
   );
@@ -105,12 +119,19 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
   const pages = await Promise.all(adminPaths.map(admin));
   const everything = [...said, ...pages].join('\n');
   const keyBody = keyPem.split('\n').slice(1, -2);
-  for (const hidden of [...keyBody, 'PRIVATE KEY', token, ...Object.values(credentials)]) {
+  for (const hidden of [
+    ...keyBody,
+    'PRIVATE KEY',
+    token,
+    sdsToken,
+    injected,
+    ...Object.values(credentials),
+  ]) {
     assert.equal(everything.includes(hidden), false, `found ${hidden.slice(0, 12)}…`);
   }
   assert.ok(everything.includes('x-harmless-header-value'), 'what is no credential is still there');
 
-  async function check(): Promise<string> {
+  async function check(): Promise<{ decisionId: string; injected: string }> {
     const response = messageCodec('envoy.service.auth.v3.CheckResponse').decode(
       await client.unary(
         '/envoy.service.auth.v3.Authorization/Check',
@@ -131,6 +152,9 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
     );
     const id = response.dynamicMetadata?.fields?.['decision_id']?.stringValue ?? '';
     assert.match(id, /^[0-9a-f-]{36}$/);
-    return id;
+    const added = response.okResponse?.headers.find(({ header }) => header?.key === 'x-injected-token');
+    const injected = added?.header?.value.replace('Bearer ', '') ?? '';
+    assert.match(injected, /^eyJ/, 'a token did go to Envoy');
+    return { decisionId: id, injected };
   }
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
-import { aborted, sleep, withDeadline } from '../../../src/runtime/abort.ts';
+import { aborted, sleep, unlessAborted, withDeadline } from '../../../src/runtime/abort.ts';
 import { AbortedError, TimeoutError } from '../../../src/runtime/errors.ts';
 
 test('sleep ends early with AbortedError when its signal fires', async () => {
@@ -48,4 +48,22 @@ test('withDeadline tells the outer abort from its own deadline', async () => {
   const waiting = withDeadline(60_000, controller.signal, () => new Promise(() => {}));
   controller.abort();
   await assert.rejects(waiting, AbortedError);
+});
+
+test('unlessAborted gives what the work gives, and leaves no listener', async () => {
+  const controller = new AbortController();
+  assert.equal(await unlessAborted(Promise.resolve(7), controller.signal), 7);
+  await assert.rejects(unlessAborted(Promise.reject(new Error('broken')), controller.signal), /broken/);
+  assert.equal(getEventListeners(controller.signal, 'abort').length, 0);
+});
+
+test('unlessAborted lets one go and the work go on', async () => {
+  const { promise: work, resolve } = Promise.withResolvers<number>();
+  const controller = new AbortController();
+  const impatient = unlessAborted(work, controller.signal);
+  controller.abort();
+  await assert.rejects(impatient, AbortedError);
+  await assert.rejects(unlessAborted(work, controller.signal), AbortedError);
+  resolve(7);
+  assert.equal(await work, 7);
 });
