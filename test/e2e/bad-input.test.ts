@@ -144,7 +144,7 @@ test('an SVID of another trust domain than asserted is not used, and /ready says
   assert.equal(status, 503);
 });
 
-test('a workload without an identity is told so by /ready, and gets none of the last one', async (t) => {
+test('a workload without an identity is told so by /ready, and the program stays live', async (t) => {
   const directory = await tempDirectory(t);
   const fake = await startFakeWorkloadApi(
     { path: join(directory, 'workload.sock') },

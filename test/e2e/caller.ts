@@ -24,17 +24,21 @@ export type Caller = Readonly<{
   check: (attributes: Attributes) => Promise<Answer>;
 }>;
 
-/** Starts a sidecar with the policy of this world, and connects to it. */
-export async function startCaller(t: TestContext, extAuthz: Json = {}): Promise<Caller> {
+/** Starts a sidecar with the policy of this world, or another one, and connects to it. */
+export async function startCaller(
+  t: TestContext,
+  extAuthz: Json = {},
+  { rego = policy, timeout = '2s' }: { rego?: string; timeout?: string } = {},
+): Promise<Caller> {
   const directory = await tempDirectory(t);
   const workloadApi = `unix://${join(directory, 'workload.sock')}`;
   const file = join(directory, 'bundle.tar.gz');
-  await buildWasmBundle(t, { files: { 'policy.rego': policy }, entrypoints: [entrypoint], into: file });
+  await buildWasmBundle(t, { files: { 'policy.rego': rego }, entrypoints: [entrypoint], into: file });
   const sidecar = await startSidecar(t, {
     config: {
       identity: devIdentity({ serve_workload_api: workloadApi }),
       ext_authz: { path: entrypoint, ...extAuthz },
-      policy: { engine: 'wasm', bundle: { file }, timeout: '2s' },
+      policy: { engine: 'wasm', bundle: { file }, timeout },
     },
   });
   const client = createGrpcClient({
