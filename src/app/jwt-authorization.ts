@@ -54,13 +54,12 @@ function createBridge(
 ): PeerSource {
   const http = createHttpClient({ maxSockets: 2 });
   const keysByUrl = new Map<string, IssuerKeys>();
-  for (const { jwksUrl: url } of bridges) {
-    if (!keysByUrl.has(url)) keysByUrl.set(url, createIssuerKeys({ url, http, ...deps }));
-  }
-  const rules = bridges.flatMap(({ jwksUrl, ...rule }) => {
-    const keys = keysByUrl.get(jwksUrl);
-    return keys === undefined ? [] : [{ ...rule, keys }];
-  });
+  const keysOf = (url: string): IssuerKeys => {
+    const keys = keysByUrl.get(url) ?? createIssuerKeys({ url, http, ...deps });
+    keysByUrl.set(url, keys);
+    return keys;
+  };
+  const rules = bridges.map(({ jwksUrl, ...rule }) => ({ ...rule, keys: keysOf(jwksUrl) }));
   return createBridgePeerSource({ rules: compileRequestRules(rules, bridgeAt), now: deps.now });
 }
 

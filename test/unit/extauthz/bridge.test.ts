@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 import { type BridgeRule, createBridgePeerSource } from '../../../src/extauthz/bridge.ts';
-import { createCredentials } from '../../../src/extauthz/credentials.ts';
+import { createCredentials, type InjectRule } from '../../../src/extauthz/credentials.ts';
 import type { IssuerKeys } from '../../../src/extauthz/issuer-keys.ts';
 import { parseIssuerKeys } from '../../../src/extauthz/issuer-keys.ts';
 import { createMtlsPeerSource } from '../../../src/extauthz/mtls-peer.ts';
@@ -14,6 +14,7 @@ import type { JwtSvidKey } from '../../../src/tokens/cache-entries.ts';
 import { testNow } from '../../support/ca.ts';
 import { createJwtIssuer, type JwtIssuer } from '../../support/jwt-issuer.ts';
 import {
+  api,
   type CheckerParts,
   checkOnce,
   createTrust,
@@ -43,13 +44,14 @@ describe('a bridge', () => {
   type Options = CheckerParts & {
     keys?: Partial<IssuerKeys>;
     rule?: Partial<BridgeRule>;
+    inject?: readonly InjectRule[];
     mint?: (key: JwtSvidKey) => Promise<string>;
     principal?: string;
     path?: string;
   };
 
   function check(headers: Record<string, string>, options: Options = {}) {
-    const { keys, rule, mint, principal = '', path = '/v1/balances', ...parts } = options;
+    const { keys, rule, inject = [], mint, principal = '', path = '/v1/balances', ...parts } = options;
     const held = () => Promise.resolve(issuerKeys);
     const rules = compileRequestRules<BridgeRule>(
       [
@@ -75,7 +77,7 @@ describe('a bridge', () => {
           createMtlsPeerSource({ verifyCertificate: 'when_present', now }),
         ],
         credentials: createCredentials({
-          rules: compileRequestRules([], 'ext_authz.inject_jwt_svid'),
+          rules: compileRequestRules(inject, 'ext_authz.inject_jwt_svid'),
           mint: mint ?? (({ audience, spiffeId }) => Promise.resolve(`${spiffeId} for ${audience}`)),
           defaultSvidHint: undefined,
         }),
@@ -97,6 +99,21 @@ describe('a bridge', () => {
     const { outcome } = await check({ 'x-token': await token() }, { rule: { header: 'x-token' } });
     assert.ok(outcome.kind === 'allowed');
     assert.deepEqual(outcome.credentials, [{ name: 'x-token', value: `${agent} for teg` }]);
+  });
+
+  it('goes before an injection into the same header; one into another header is made beside it', async () => {
+    const inject = ['authorization', 'x-gateway'].map((header) => ({
+      match: {},
+      header,
+      scheme: 'Bearer',
+      audience: 'teg',
+    }));
+    const { outcome } = await check(await bearer(), { inject });
+    assert.ok(outcome.kind === 'allowed');
+    assert.deepEqual(outcome.credentials, [
+      { name: 'authorization', value: `Bearer ${agent} for teg` },
+      { name: 'x-gateway', value: `Bearer ${api} for teg` },
+    ]);
   });
 
   it('shows the policy the mapped peer, never the identity that holds the connection', async () => {
