@@ -4,13 +4,19 @@ import { type TestContext, test } from 'node:test';
 import { createGrpcServer } from '../../src/grpc/server.ts';
 import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
+import { chooseCrls } from '../../src/sds/crls.ts';
 import { createX509Authority } from '../../src/spiffe/authority.ts';
+import { parseBundleDocument } from '../../src/spiffe/bundle-document.ts';
+import { parseCertificate } from '../../src/spiffe/certificate.ts';
+import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../src/spiffe/spiffe-id.ts';
+import { verifyX509Svid } from '../../src/spiffe/verify.ts';
+import { emptySnapshot } from '../../src/trust/snapshot.ts';
 import { createDevSource } from '../../src/workload/dev.ts';
 import { createWorkloadApiService } from '../../src/workload/dev-server.ts';
 import type { IdentitySource } from '../../src/workload/identity-source.ts';
 import { type ForeignClient, goSpiffeClient, pySpiffeClient } from '../support/foreign-clients.ts';
-import { startProcess, tempDirectory } from '../support/process.ts';
+import { runProcess, startProcess, tempDirectory } from '../support/process.ts';
 
 const trustDomain = parseTrustDomain('dev.local');
 const partner = parseTrustDomain('partner.test');
@@ -58,6 +64,69 @@ for (const [name, build, transport, refusals] of clients) {
     assert.deepEqual(await client.exit, { code: 0, signal: undefined });
   });
 }
+
+test('X509-SVIDs, CRLs and JWT-SVIDs that a Go program mints are what our validators make of them', async (t) => {
+  const { command, args } = await goSpiffeClient(t);
+  const { code, output } = await runProcess(t, {
+    name: 'mint',
+    command,
+    args: [...args, 'mint', web, 'billing'],
+  });
+  assert.equal(code, 0, output);
+  const minted = JSON.parse(output) as Minted;
+  const { x509, jwt } = parseBundleDocument(JSON.stringify(minted.bundle), trustDomain);
+  const crls = minted.crls.map((der) => Buffer.from(der, 'base64'));
+  const certificates = (chain: readonly string[]) =>
+    chain.map((der) => parseCertificate(Buffer.from(der, 'base64')));
+  const verify = (chain: readonly string[], held: readonly Buffer[]) =>
+    verifyX509Svid(certificates(chain), new Map([[trustDomain, { ...x509, crls: held }]]), Date.now());
+
+  const valid = verify(minted.chain, crls);
+  assert.equal(valid.valid && valid.spiffeId, web);
+  assert.equal(verify(minted.revoked, []).valid, true);
+  const revoked = verify(minted.revoked, crls);
+  assert.ok(!revoked.valid);
+  assert.equal(revoked.reason, 'untrusted_chain');
+  assert.match(revoked.message, /is revoked/);
+  const [, intermediate] = certificates(minted.chain);
+  const choice = chooseCrls(
+    {
+      ...emptySnapshot,
+      intermediates: intermediate === undefined ? [] : [intermediate],
+      bundles: new Map([[trustDomain, { ...x509, crls }]]),
+    },
+    Date.now(),
+  );
+  assert.equal(choice.crls.get(trustDomain)?.length, 2, choice.leftOut.get(trustDomain));
+
+  assert.equal(jwt.authorities.length, 9);
+  assert.deepEqual(Object.keys(minted.tokens).sort(), [
+    'ES256',
+    'ES384',
+    'ES512',
+    'PS256',
+    'PS384',
+    'PS512',
+    'RS256',
+    'RS384',
+    'RS512',
+  ]);
+  for (const [algorithm, token] of Object.entries(minted.tokens)) {
+    const verified = await verifyJwtSvid(token, ['billing'], new Map([[trustDomain, jwt]]), Date.now());
+    assert.equal(verified.valid && verified.spiffeId, web, algorithm);
+    const refused = await verifyJwtSvid(token, ['ledger'], new Map([[trustDomain, jwt]]), Date.now());
+    assert.equal(!refused.valid && refused.reason, 'audience_mismatch');
+  }
+});
+
+/** What mint.go prints; DER in base64. */
+type Minted = Readonly<{
+  chain: readonly string[];
+  revoked: readonly string[];
+  crls: readonly string[];
+  bundle: object;
+  tokens: Readonly<Record<string, string>>;
+}>;
 
 /** The dev source, and the same with a federated trust domain beside its own. */
 async function createSource() {
