@@ -2,7 +2,7 @@ import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { MalformedError } from '../runtime/errors.ts';
 
 /** The longest private key that is looked at, in bytes of its DER. */
-export const maxKeyBytes = 16 * 1024;
+const maxKeyBytes = 16 * 1024;
 
 /**
  * The one private key in a PEM file, as PKCS#8 in DER: `PRIVATE KEY`, or the traditional `EC PRIVATE KEY` and
