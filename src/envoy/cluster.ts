@@ -6,6 +6,11 @@ import { type Json, seconds, typed } from './json.ts';
 export type Target = Readonly<{ kind: 'unix'; path: string }> | (Readonly<{ kind: 'tcp' }> & HostPort);
 
 const connectTimeoutMs = 1000;
+/**
+ * Frames that may wait for the sidecar. Beyond Envoy's own bound (1000 resets) it ends the connection, and with it every
+ * Check on it; clients who go away by the hundred could bring that about.
+ */
+const maxOutboundFrames = 100_000;
 const protocolOptions = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions';
 
 /**
@@ -15,7 +20,11 @@ const protocolOptions = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions'
 export function sidecarCluster(name: string, address: SocketAddress): Json {
   return cluster(name, address, {
     explicit_http_config: {
-      http2_protocol_options: { connection_keepalive: { interval: seconds(30_000), timeout: seconds(5000) } },
+      http2_protocol_options: {
+        connection_keepalive: { interval: seconds(30_000), timeout: seconds(5000) },
+        max_outbound_frames: maxOutboundFrames,
+        max_outbound_control_frames: maxOutboundFrames,
+      },
     },
   });
 }

@@ -223,6 +223,13 @@ describe('SDS in a bootstrap', () => {
     assert.deepEqual(one(cluster, 'pipe'), { path: '/x.sock' });
     assert.equal(under(cluster, 'http2_protocol_options').length, 1);
   });
+
+  it('keeps its connection when clients give up Checks by the thousand', () => {
+    const [cluster] = one(buildBootstrap(config(''), server), 'clusters') as object[];
+    // Envoy's own bound of 1000 waiting resets ends it, and with it the Checks of everybody else.
+    assert.deepEqual(under(cluster, 'max_outbound_control_frames'), [100_000]);
+    assert.deepEqual(under(cluster, 'max_outbound_frames'), [100_000]);
+  });
 });
 
 describe('formatBootstrap', () => {
