@@ -104,6 +104,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     tokens: tokens.cache,
     now,
     sleep,
+    meter: metrics.identity,
   });
   const outputs = createOutputs(config, {
     snapshots: store,

@@ -20,6 +20,12 @@ export type SpiffeApi = Readonly<{
   sourceProblem(problem: AppError | undefined): void;
 }>;
 
+/** What is counted of the snapshots. */
+export interface IdentityMeter {
+  /** The bundle of this trust domain, X.509 or JWT, came, changed or went. */
+  bundleUpdated(trustDomain: TrustDomain): void;
+}
+
 const maxEventClients = 16;
 
 export function createSpiffeApi(
@@ -31,9 +37,10 @@ export function createSpiffeApi(
     tokens: Pick<JwtSvidCache, 'get'>;
     now: () => number;
     sleep: Sleep;
+    meter: IdentityMeter;
   },
 ): SpiffeApi {
-  const { snapshots, sourceName, bundleInfo, tokens, now, sleep } = deps;
+  const { snapshots, sourceName, bundleInfo, tokens, now, sleep, meter } = deps;
   const events = createEventStream({ sleep, maxClients: maxEventClients });
   let problem: AppError | undefined;
 
@@ -43,6 +50,7 @@ export function createSpiffeApi(
       events.publish({ name: 'svid_update', data: { time: formatTime(now()), svids } });
     } else {
       const { trustDomain, snapshot } = change;
+      meter.bundleUpdated(trustDomain);
       const data = { time: formatTime(now()), ...bundleSummaryJson(snapshot, trustDomain) };
       events.publish({ name: 'bundle_update', data });
     }

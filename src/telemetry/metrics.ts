@@ -100,6 +100,11 @@ function identityMetrics(counter: NewCounter, gauge: NewGauge) {
     'X.509-SVIDs that the identity source issued: the first for its ID, or one in place of another.',
     ['kind'],
   );
+  const bundleUpdates = counter(
+    'bundle_updates_total',
+    'Bundles, X.509 or JWT, that came, changed or went.',
+    ['trust_domain'],
+  );
   let ids: ReadonlySet<string> = new Set();
   let certificates: ReadonlySet<string> = new Set();
   const svidExpiry = gauge(
@@ -117,6 +122,7 @@ function identityMetrics(counter: NewCounter, gauge: NewGauge) {
     'kind',
   ]);
   return Object.freeze({
+    bundleUpdated: (trustDomain: string): void => bundleUpdates.inc({ trust_domain: trustDomain }),
     /** Tells what is held now; what was held before is forgotten. */
     held({ svids, bundles }: HeldIdentity): void {
       for (const { spiffeId, fingerprint } of svids) {

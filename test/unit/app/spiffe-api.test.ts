@@ -17,6 +17,7 @@ const [svid, internal] = [
 function start(t: TestContext, text = '') {
   const clock = createManualClock(testNow);
   const snapshots = createLatest<TrustSnapshot>(emptySnapshot);
+  const updated: string[] = [];
   const api = createSpiffeApi(loadConfig({ text, env: {} }).config, {
     snapshots,
     sourceName: 'workload_api',
@@ -24,6 +25,7 @@ function start(t: TestContext, text = '') {
     tokens: { get: () => Promise.reject(new UnavailableError('no token')) },
     now: clock.now,
     sleep: clock.sleep,
+    meter: { bundleUpdated: (trustDomain) => updated.push(trustDomain) },
   });
   const stop = new AbortController();
   const { signal } = stop;
@@ -40,7 +42,7 @@ function start(t: TestContext, text = '') {
     stop.abort();
     await running;
   });
-  return { api, snapshots, ask };
+  return { api, snapshots, ask, updated };
 }
 
 async function hear(ask: ReturnType<typeof start>['ask']): Promise<readonly string[]> {
@@ -64,7 +66,7 @@ const time = new Date(testNow).toISOString();
 
 describe('events of the admin server', () => {
   it('tell the identities held after each change, and each bundle', async (t) => {
-    const { snapshots, ask } = start(t);
+    const { snapshots, ask, updated } = start(t);
     const heard = await hear(ask);
     snapshots.set({ ...emptySnapshot, version: 1, svids: [svid], bundles: trustIn(authority) });
     await settled();
@@ -82,6 +84,7 @@ describe('events of the admin server', () => {
       ['svid_update', { time, svids: [] }],
       ['bundle_update', { ...bundle, held: false, x509_authorities: 0 }],
     ]);
+    assert.deepEqual(updated, ['example.org', 'example.org'], 'each is counted, too');
   });
 
   it('tell each new problem of the source once, and again when it comes back', async (t) => {

@@ -104,7 +104,7 @@ describe('metrics', () => {
     assert.equal(await valueOf(metrics, bundle), undefined);
   });
 
-  it('counts X.509-SVIDs once each, first ones and renewals apart', async () => {
+  it('counts X.509-SVIDs once each, first ones and renewals apart, and updates of bundles', async () => {
     const metrics = create();
     const held = (spiffeId: string, fingerprint: string) => ({ spiffeId, fingerprint, expiresAt: 0 });
     const web = held('spiffe://a.example/web', 'aa');
@@ -114,6 +114,8 @@ describe('metrics', () => {
     const issued = (kind: string) => valueOf(metrics, `svidecar_x509_svids_issued_total{kind="${kind}"}`);
     assert.equal(await issued('first'), 2);
     assert.equal(await issued('renewal'), 1);
+    metrics.identity.bundleUpdated('a.example');
+    assert.equal(await valueOf(metrics, 'svidecar_bundle_updates_total{trust_domain="a.example"}'), 1);
   });
 
   it('counts sets of files and signals by the entry of the configuration', async () => {
