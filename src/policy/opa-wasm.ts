@@ -47,7 +47,8 @@ export interface WasmEngine extends PolicyEngine {
 const pollMs = 250;
 const startTimeoutMs = 30_000;
 const maxMemoryBytes = 256 * 1024 * 1024;
-const defaultWorkers = 1;
+// With one, whoever makes the policy hang makes every Check behind that one wait until it is replaced.
+const defaultWorkers = 2;
 
 type Active = Readonly<{ pool: WasmPool; revision: string; digest: string }>;
 
