@@ -45,13 +45,17 @@ async function webCertificate(files: Files) {
   };
 }
 
-/** An Envoy that serves its domain on `port`, and calls each target under an identity. */
+/**
+ * An Envoy that serves every domain held on `port`, one domain alone on the port of `only`, and calls each target under
+ * an identity.
+ */
 function startDomainEnvoy(
   t: TestContext,
   sidecar: Sidecar,
   name: string,
   port: number,
   calls: readonly Readonly<{ entry: number; to: number; as: string; peer: string }>[],
+  only?: Readonly<{ port: number; trustDomain: string }>,
 ): Promise<Envoy> {
   const serve = httpListener({
     name: 'server',
@@ -62,6 +66,15 @@ function startDomainEnvoy(
   const config = combined(sidecar.socket, {
     listeners: [
       serve,
+      ...(only === undefined
+        ? []
+        : [
+            httpListener({
+              name: 'only',
+              port: only.port,
+              tls: { certificate: 'default', bundle: `spiffe://${only.trustDomain}` },
+            }),
+          ]),
       ...calls.map(({ entry }) =>
         httpListener({ name: `out_${entry}`, port: entry, cluster: `out_${entry}` }),
       ),
@@ -160,8 +173,9 @@ test('three trust domains federate over both profiles: real Envoys call across, 
   await untilHeld(sidecarB, a);
   await untilHeld(sidecarC, a);
 
-  const [toA, toB, toC] = [await freePort(), await freePort(), await freePort()];
-  const [aToB, aToC, bToA, batchToA, cToA] = [
+  const [toA, toAonly, toB, toC] = [await freePort(), await freePort(), await freePort(), await freePort()];
+  const [aToB, aToC, bToA, bToAonly, batchToA, cToA] = [
+    await freePort(),
     await freePort(),
     await freePort(),
     await freePort(),
@@ -169,12 +183,20 @@ test('three trust domains federate over both profiles: real Envoys call across, 
     await freePort(),
   ];
   const [envoyA, envoyB] = await Promise.all([
-    startDomainEnvoy(t, sidecarA, 'a', toA, [
-      { entry: aToB, to: toB, as: 'spiffe://a.test/web', peer: 'spiffe://b.test/agent' },
-      { entry: aToC, to: toC, as: 'spiffe://a.test/web', peer: 'spiffe://c.test/agent' },
-    ]),
+    startDomainEnvoy(
+      t,
+      sidecarA,
+      'a',
+      toA,
+      [
+        { entry: aToB, to: toB, as: 'spiffe://a.test/web', peer: 'spiffe://b.test/agent' },
+        { entry: aToC, to: toC, as: 'spiffe://a.test/web', peer: 'spiffe://c.test/agent' },
+      ],
+      { port: toAonly, trustDomain: 'b.test' },
+    ),
     startDomainEnvoy(t, sidecarB, 'b', toB, [
       { entry: bToA, to: toA, as: 'spiffe://b.test/agent', peer: 'spiffe://a.test/web' },
+      { entry: bToAonly, to: toAonly, as: 'spiffe://b.test/agent', peer: 'spiffe://a.test/web' },
       { entry: batchToA, to: toA, as: 'spiffe://b.test/batch', peer: 'spiffe://a.test/web' },
     ]),
     startDomainEnvoy(t, sidecarC, 'c', toC, [
@@ -183,7 +205,7 @@ test('three trust domains federate over both profiles: real Envoys call across, 
   ]);
 
   await t.test('every domain calls every partner', async () => {
-    for (const entry of [aToB, bToA, aToC, cToA]) {
+    for (const entry of [aToB, bToA, bToAonly, aToC, cToA]) {
       assert.equal((await http({ port: entry, path: '/' })).status, 200, String(entry));
     }
   });
@@ -253,14 +275,17 @@ test('three trust domains federate over both profiles: real Envoys call across, 
       (await heldOf(sidecarA, 'b.test')).authorities === undefined ? true : undefined,
     );
     const failed = await envoyA.stat('listener.server.ssl.fail_verify_error');
+    assert.equal(await envoyA.stat('listener.only.ssl.fail_verify_error'), 0);
     // A connection lasts 20 requests, so new handshakes come soon.
     for (const [what, port] of [
-      ['the Envoy of B to be refused', bToA],
+      ['the Envoy of B to be refused by ALL', bToA],
+      ['the Envoy of B to be refused by spiffe://b.test', bToAonly],
       ['the Envoy of B to be called no more', aToB],
     ] as const) {
       await until(what, async () => ((await http({ port, path: '/' })).status === 503 ? true : undefined));
     }
     await envoyA.waitForStat('listener.server.ssl.fail_verify_error', (count) => count > failed);
+    await envoyA.waitForStat('listener.only.ssl.fail_verify_error', (count) => count > 0);
     assert.equal((await http({ port: cToA, path: '/' })).status, 200, 'the other partner is not touched');
   });
 });
