@@ -128,13 +128,13 @@ test('a set is never a mixture of two publications, however they fall into a loo
   };
   await publish('v0');
   for (const [index, path] of paths.entries()) await symlink(join('..data', names[index] ?? ''), path);
-  let publishing = true;
+  const over = new AbortController();
   const publisher = (async () => {
     for (const version of versions.slice(1)) await publish(version);
-    publishing = false;
+    over.abort();
   })();
   const set = createFileSet({ paths, maxBytes: 100 });
-  while (publishing) {
+  while (!over.signal.aborted) {
     const events = (await set.look()) ?? [];
     const held = events.map((event) => (event.kind === 'content' ? event.bytes.toString() : event.kind));
     assert.ok(new Set(held).size <= 1, held.join());
