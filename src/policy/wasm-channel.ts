@@ -76,6 +76,13 @@ export function createMainEnd(memory: ChannelMemory): MainEnd {
   const { words, payload } = open(memory.shared);
   let sent = Atomics.load(words, submittedWord);
   let received = sent;
+  let wakeIsDue = false;
+
+  /** Waking a thread costs more than a Check does otherwise, so one turn of the loop wakes it once. */
+  function wakeWorker(): void {
+    wakeIsDue = false;
+    if (Atomics.load(words, asleepWord) === 1) Atomics.notify(words, submittedWord);
+  }
 
   return {
     room: () => slotCount - ((sent - received) | 0),
@@ -93,7 +100,10 @@ export function createMainEnd(memory: ChannelMemory): MainEnd {
       Atomics.store(words, slot.words + stateWord, queued);
       sent = (sent + 1) | 0;
       Atomics.store(words, submittedWord, sent);
-      if (Atomics.load(words, asleepWord) === 1) Atomics.notify(words, submittedWord);
+      if (!wakeIsDue) {
+        wakeIsDue = true;
+        setImmediate(wakeWorker);
+      }
       return ticket;
     },
     cancel(ticket) {
