@@ -126,6 +126,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
         now,
       })
     : undefined;
+  const { promise: drained, resolve: drainedDone } = Promise.withResolvers<void>();
   const authorization = config.extAuthz.enabled
     ? createAuthorization(config, {
         snapshots: store,
@@ -135,6 +136,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
         log,
         metrics,
         stdout,
+        drained,
         version,
       })
     : undefined;
@@ -173,7 +175,6 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     log,
   });
 
-  const { promise: drained, resolve: drainedDone } = Promise.withResolvers<void>();
   const serveAdmin: Task = async (linked) => {
     const { listen, probeListen } = config.admin;
     const open: AdminListener[] = [];

@@ -4,11 +4,9 @@ import { createRecentDecisions, type RecentDecision } from '../admin/recent-deci
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
 import { type Checker, createChecker } from '../extauthz/checker.ts';
-import { createDecisionLog } from '../extauthz/decision-log.ts';
 import type { IdentityRules } from '../extauthz/identity-rules.ts';
 import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
 import { reasonCodeOf } from '../extauthz/outcome.ts';
-import { createRedactor } from '../extauthz/redaction.ts';
 import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
 import type { Service } from '../grpc/service.ts';
 import { createHttpClient } from '../http/client.ts';
@@ -23,12 +21,8 @@ import type { Task } from '../runtime/tasks.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
-import {
-  createConfiguredCredentials,
-  createPeerSources,
-  type MintToken,
-  tokenHeadersOf,
-} from './jwt-authorization.ts';
+import { createDecisionRecords } from './decision-records.ts';
+import { createConfiguredCredentials, createPeerSources, type MintToken } from './jwt-authorization.ts';
 
 export type Clock = Readonly<{
   /** Milliseconds since the epoch. */
@@ -123,22 +117,24 @@ export function createAuthorization(
     log: Logger;
     metrics: Metrics;
     stdout: Writable;
+    /** Fulfilled when no Check is in progress any more and none will come. */
+    drained: Promise<void>;
     version: string;
   },
 ): Authorization {
   const { snapshots, clock, log, metrics, stdout } = deps;
-  const { decisionLog, extAuthz } = config;
+  const { extAuthz } = config;
   const configured = createConfiguredEngine(config, { clock, log, meter: metrics.policy });
   const { engine } = configured;
   const recent = createRecentDecisions();
-  const records = createDecisionLog({
-    sink: (event) => stdout.write(`${JSON.stringify(event)}\n`),
-    backlog: () =>
-      stdout.writableNeedDrain ? new Promise((resolve) => stdout.once('drain', resolve)) : undefined,
-    redact: createRedactor(decisionLog.mask, tokenHeadersOf(config)),
-    labels: { id: randomUUID(), version: deps.version },
-    engine: engine.name,
+  const records = createDecisionRecords(config, {
+    engine,
+    stdout,
+    drained: deps.drained,
+    clock,
+    log,
     meter: metrics.decisionLog,
+    version: deps.version,
   });
   const service = createExtAuthzService({
     checker: createConfiguredChecker(config, {
@@ -155,14 +151,14 @@ export function createAuthorization(
     maxConcurrent: extAuthz.limits.maxConcurrent,
     onDecision(trace) {
       recent.add(summarize(trace));
-      if (decisionLog.console) records.record(trace);
+      records?.record(trace);
     },
     meter: metrics.extAuthz,
   });
   return {
     service,
     tasks: [
-      (signal) => records.run(signal),
+      ...(records === undefined ? [] : [records.run]),
       ...(configured.kind === 'wasm' ? [(signal: AbortSignal) => configured.engine.run(signal)] : []),
     ],
     state: () => ({

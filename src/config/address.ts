@@ -78,6 +78,18 @@ export function parseEngineUrl(text: string): string {
  * himself anybody, so nothing else is good enough.
  */
 export function parseJwksUrl(text: string): string {
+  return parseSafeUrl(text);
+}
+
+/** Checks where records go: https, or plain http on loopback, because they tell who asked for what. */
+export function parseServiceUrl(text: string): string {
+  const checked = parseSafeUrl(text);
+  if (new URL(checked).search !== '')
+    throw new MalformedError('must not contain a query: it would be logged');
+  return checked;
+}
+
+function parseSafeUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   const isLocal = url?.protocol === 'http:' && isLoopback(url.hostname.replaceAll(/[[\]]/g, ''));
   if (url === undefined || (url.protocol !== 'https:' && !isLocal)) {

@@ -184,7 +184,12 @@ export type Config = Readonly<{
   federation: FederationConfig;
   outputs: readonly OutputConfig[];
   admin: Readonly<{ listen: HostPort; allowJwtSvid: boolean; probeListen: HostPort | undefined }>;
-  decisionLog: Readonly<{ console: boolean; mask: readonly string[] }>;
+  decisionLog: Readonly<{
+    console: boolean;
+    mask: readonly string[];
+    service: Readonly<{ url: string | undefined }>;
+    sample: number;
+  }>;
   log: Readonly<{ level: 'debug' | 'info' | 'warn' | 'error' }>;
 }>;
 
@@ -264,7 +269,12 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       allowJwtSvid: admin.allow_jwt_svid,
       probeListen: admin.probe_listen,
     },
-    decisionLog: { console: decisionLog.console, mask: decisionLog.mask },
+    decisionLog: {
+      console: decisionLog.console,
+      mask: decisionLog.mask,
+      service: { url: decisionLog.service.url },
+      sample: decisionLog.sample,
+    },
     log: { level: options.log.level },
   });
 }

@@ -5,7 +5,13 @@ import { formatHostPort, formatSocketAddress } from '../runtime/socket-address.t
 import { formatIdTemplate, parseIdTemplate } from '../spiffe/id-template.ts';
 import { parseIdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/spiffe-id.ts';
-import { parseEngineUrl, parseHostPort, parseJwksUrl, parseListenAddress } from './address.ts';
+import {
+  parseEngineUrl,
+  parseHostPort,
+  parseJwksUrl,
+  parseListenAddress,
+  parseServiceUrl,
+} from './address.ts';
 import { formatDuration, formatMode, formatSize, parseDuration, parseMode, parseSize } from './units.ts';
 
 /** What a field's description may say beside its sentence; the reference in docs/config.md prints it. */
@@ -61,6 +67,8 @@ export const idTemplate = () =>
 
 /** The name of a request header that a token may stand in; lower case in the Config. */
 export const tokenHeader = () => written(['header name', 'authorization'], parseTokenHeader, String);
+
+export const serviceUrl = () => written(['URL', 'https://logs.example.org/logs'], parseServiceUrl, String);
 
 export const jwksUrl = () => written(['URL', 'https://login.example.org/jwks.json'], parseJwksUrl, String);
 

@@ -19,8 +19,6 @@ const laterKeys: ReadonlySet<string> = new Set([
   'policy.bundle.auth',
   'policy.bundle.verification_key',
   'policy.bundle.persist_dir',
-  'decision_log.service',
-  'decision_log.sample',
 ]);
 
 /** True for a key path, with `[0]`-like indexes, that a later version of the program will know. */

@@ -17,6 +17,7 @@ import {
   listenAddress,
   name,
   secretFileMode,
+  serviceUrl,
   size,
   spiffeId,
   tokenHeader,
@@ -464,6 +465,19 @@ export const schema = z.strictObject({
         .max(1000)
         .default(['/input/attributes/request/http/headers/authorization'])
         .describe('JSON pointers into the decision line that are redacted, beside those that always are.'),
+      service: z
+        .strictObject({
+          url: serviceUrl()
+            .optional()
+            .describe('Where records are posted too: JSON arrays, gzip, as OPA sends its decision log.'),
+        })
+        .prefault({}),
+      sample: z
+        .number()
+        .min(0)
+        .max(1)
+        .default(1)
+        .describe('The share of allows that is recorded; denials and failures always are.'),
     })
     .prefault({}),
   log: z

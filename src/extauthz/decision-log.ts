@@ -17,12 +17,16 @@ export type DecisionLogOptions = Readonly<{
   /** Records that wait beyond these are dropped: how many, and roughly how many bytes of requests they hold. */
   maxQueued?: number | undefined;
   maxQueuedBytes?: number | undefined;
+  /** The share of plain allows that is recorded, 0 to 1; everything else always is. All, unless told. */
+  sample?: number | undefined;
+  /** A number in [0, 1). */
+  random: () => number;
   meter: DecisionLogMeter;
 }>;
 
 export interface DecisionLogMeter {
-  /** A record was dropped because the queue was full. */
-  decisionDropped(): void;
+  /** A Check has no record: the queue was full, or it was an allow that the sample left out. */
+  decisionDropped(reason: 'queue_full' | 'sampled'): void;
 }
 
 export interface DecisionLog {
@@ -37,7 +41,7 @@ const overheadBytes = 4 * 1024;
 
 /** The decision log, off the path of requests: what cannot be written in time is dropped and counted. */
 export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
-  const { sink, meter, maxQueued = 2_048, maxQueuedBytes = 32 * 1024 * 1024 } = options;
+  const { sink, meter, random, sample = 1, maxQueued = 2_048, maxQueuedBytes = 32 * 1024 * 1024 } = options;
   let queue: CheckTrace[] = [];
   let queuedBytes = 0;
   let held = false;
@@ -57,7 +61,7 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
       } catch {
         // A result nested too deep for a recursive walk, here or in JSON.stringify. A client can bring a policy to give
         // one, so it must neither end the program nor leave the Check unrecorded.
-        sink(withoutDocuments(trace, options));
+        sink(withoutDocuments(decisionEvent({ ...trace, input: undefined, evaluation: undefined }, options)));
       }
     }
   }
@@ -74,9 +78,13 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
 
   return {
     record(trace) {
+      if (trace.outcome.kind === 'allowed' && sample < 1 && random() >= sample) {
+        meter.decisionDropped('sampled');
+        return;
+      }
       const weight = weightOf(trace);
       if (queue.length >= maxQueued || queuedBytes + weight > maxQueuedBytes) {
-        meter.decisionDropped();
+        meter.decisionDropped('queue_full');
         return;
       }
       queue.push(trace);
@@ -101,9 +109,10 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
   };
 }
 
-function withoutDocuments(trace: CheckTrace, options: DecisionLogOptions): DecisionEvent {
-  const bare = decisionEvent({ ...trace, input: undefined, evaluation: undefined }, options);
-  return { ...bare, erased: ['/input', '/result'] };
+/** The record of the same decision without the documents that were decided on. */
+export function withoutDocuments(event: DecisionEvent): DecisionEvent {
+  const { input: _input, result: _result, ...rest } = event;
+  return { ...rest, erased: ['/input', '/result'] };
 }
 
 /** The record of one Check, without credentials and without what the mask names. */

@@ -311,9 +311,25 @@ function outputMetrics(counter: NewCounter) {
 function decisionLogMetrics(counter: NewCounter) {
   const dropped = counter(
     'decisions_dropped_total',
-    'Decision log records dropped because they came too fast.',
+    'Checks without a record in the decision log, or whose record never reached the service, by reason.',
+    ['reason'],
   );
-  return Object.freeze({ decisionDropped: (): void => dropped.inc() });
+  const sent = counter('decisions_sent_total', 'Decision log records that the service took.');
+  const shortened = counter(
+    'decisions_shortened_total',
+    'Decision log records sent without input and result, because they were too large.',
+  );
+  const failures = counter(
+    'decision_uploads_failed_total',
+    'Batches that the decision log service did not take.',
+  );
+  return Object.freeze({
+    decisionDropped: (reason: string): void => dropped.inc({ reason }),
+    decisionsLost: (reason: string, count: number): void => dropped.inc({ reason }, count),
+    decisionsSent: (count: number): void => sent.inc(count),
+    decisionShortened: (): void => shortened.inc(),
+    uploadFailed: (): void => failures.inc(),
+  });
 }
 
 function configMetrics(counter: NewCounter, gauge: NewGauge) {

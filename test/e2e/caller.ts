@@ -28,17 +28,23 @@ export type Caller = Readonly<{
 export async function startCaller(
   t: TestContext,
   extAuthz: Json = {},
-  { rego = policy, timeout = '2s' }: { rego?: string; timeout?: string } = {},
+  {
+    rego = policy,
+    timeout = '2s',
+    entrypoints = [entrypoint],
+    config = {},
+  }: { rego?: string; timeout?: string; entrypoints?: readonly string[]; config?: Json } = {},
 ): Promise<Caller> {
   const directory = await tempDirectory(t);
   const workloadApi = `unix://${join(directory, 'workload.sock')}`;
   const file = join(directory, 'bundle.tar.gz');
-  await buildWasmBundle(t, { files: { 'policy.rego': rego }, entrypoints: [entrypoint], into: file });
+  await buildWasmBundle(t, { files: { 'policy.rego': rego }, entrypoints, into: file });
   const sidecar = await startSidecar(t, {
     config: {
       identity: devIdentity({ serve_workload_api: workloadApi }),
       ext_authz: { path: entrypoint, ...extAuthz },
       policy: { engine: 'wasm', bundle: { file }, timeout },
+      ...config,
     },
   });
   const client = createGrpcClient({

@@ -6,6 +6,7 @@ import {
   parseHostPort,
   parseJwksUrl,
   parseListenAddress,
+  parseServiceUrl,
 } from '../../../src/config/address.ts';
 import { AppError, MalformedError } from '../../../src/runtime/errors.ts';
 import { formatHostPort, formatSocketAddress } from '../../../src/runtime/socket-address.ts';
@@ -148,4 +149,11 @@ describe("address of an issuer's keys", () => {
   ]) {
     it(`refuses ${url}`, () => assert.throws(() => parseJwksUrl(url), MalformedError));
   }
+
+  it('a service of ours has no query, where a token might stand', () => {
+    assert.equal(parseServiceUrl('https://logs.example.org/logs/'), 'https://logs.example.org/logs/');
+    for (const url of ['https://logs.example.org/logs?token=a', 'http://logs.example.org/logs']) {
+      assert.throws(() => parseServiceUrl(url), MalformedError, url);
+    }
+  });
 });

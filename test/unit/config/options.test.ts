@@ -38,7 +38,7 @@ federation.serve.refresh_hint federation.serve.certificate federation.serve.priv
 outputs outputs[].directory outputs[].certificate outputs[].private_key outputs[].bundle outputs[].federated outputs[].mode
 outputs[].secret_mode outputs[].jwt outputs[].jwt[].audience outputs[].jwt[].file outputs[].signal.pid_file
 outputs[].signal.name admin.listen admin.allow_jwt_svid
-admin.probe_listen decision_log.console decision_log.mask decision_log.service decision_log.sample log.level
+admin.probe_listen decision_log.console decision_log.mask decision_log.service.url decision_log.sample log.level
 `
   .trim()
   .split(/\s+/);

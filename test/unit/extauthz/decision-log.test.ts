@@ -19,7 +19,12 @@ before(async () => {
   trust = await createTrust();
 });
 
-const options = { redact: createRedactor([]), labels: { id: 'sidecar-1' }, engine: 'wasm' };
+const options = {
+  redact: createRedactor([]),
+  labels: { id: 'sidecar-1' },
+  engine: 'wasm',
+  random: () => 0.5,
+};
 
 test('the record of an allow has the members of an OPA decision log event', async () => {
   const engine = functionEngine(() => ({ kind: 'result', value: { allowed: true }, revision: 'r7' }));
@@ -83,7 +88,7 @@ test('erased pointers are listed', async () => {
   ]);
 });
 
-async function logOf(limits: { maxQueued?: number; maxQueuedBytes?: number }) {
+async function logOf(limits: { maxQueued?: number; maxQueuedBytes?: number; sample?: number }) {
   const events: DecisionEvent[] = [];
   let dropped = 0;
   const log = createDecisionLog({
@@ -200,4 +205,22 @@ test('a sink that stands still holds the records back, and those beyond the boun
   stop.abort();
   await running;
   assert.equal(events.length, 164);
+});
+
+test('the sample leaves out allows, and counts them; denials are always recorded', async () => {
+  const none = await logOf({ sample: 0.5 });
+  const denied = await checkOnce(trust, { engine: answering(false) }, getRequest());
+  const lifted = await checkOnce(trust, { engine: answering(false), dryRun: true }, getRequest());
+  for (const trace of [none.trace, denied, lifted]) none.log.record(trace);
+  await none.log.run(AbortSignal.abort());
+  assert.deepEqual(
+    none.events.map((event) => event['outcome']),
+    ['denied', 'lifted'],
+  );
+  assert.equal(none.dropped(), 1);
+
+  const some = await logOf({ sample: 0.51 });
+  some.log.record(some.trace);
+  await some.log.run(AbortSignal.abort());
+  assert.equal(some.events.length, 1);
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { DecisionLogMeter } from '../../../src/extauthz/decision-log.ts';
+import type { DecisionUploadMeter } from '../../../src/extauthz/decision-upload.ts';
 import type { ExtAuthzMeter } from '../../../src/extauthz/service.ts';
 import type { FederationMeter } from '../../../src/federation/meter.ts';
 import type { OutputMeter } from '../../../src/outputs/output-writer.ts';
@@ -28,7 +29,7 @@ describe('metrics', () => {
       federation: FederationMeter;
       policy: PolicyMeter;
       extAuthz: ExtAuthzMeter;
-      decisionLog: DecisionLogMeter;
+      decisionLog: DecisionLogMeter & DecisionUploadMeter;
       outputs: (index: number) => OutputMeter;
     } = metrics;
     assert.equal(meters, metrics);
@@ -135,7 +136,7 @@ describe('metrics', () => {
     metrics.trust.rotated('spiffe://a.example/web');
     metrics.policy.bundleLoaded('activated');
     metrics.policy.workerReplaced('timeout');
-    metrics.decisionLog.decisionDropped();
+    metrics.decisionLog.decisionDropped('queue_full');
     for (const series of [
       'svidecar_workload_updates_total{rpc="fetch_x509_svid"}',
       'svidecar_workload_failures_total{rpc="fetch_jwt_svid",reason="permission_denied"}',
@@ -144,7 +145,7 @@ describe('metrics', () => {
       'svidecar_svid_rotations_total{spiffe_id="spiffe://a.example/web"}',
       'svidecar_policy_bundles_total{outcome="activated"}',
       'svidecar_policy_workers_replaced_total{cause="timeout"}',
-      'svidecar_decisions_dropped_total',
+      'svidecar_decisions_dropped_total{reason="queue_full"}',
     ]) {
       assert.equal(await valueOf(metrics, series), 1, series);
     }
@@ -152,8 +153,8 @@ describe('metrics', () => {
 
   it('keeps every instance apart: there is no registry of the process', async () => {
     const one = create();
-    one.decisionLog.decisionDropped();
-    assert.equal(await valueOf(create(), 'svidecar_decisions_dropped_total'), 0);
+    one.decisionLog.decisionDropped('queue_full');
+    assert.equal(await valueOf(create(), 'svidecar_decisions_dropped_total{reason="queue_full"}'), undefined);
   });
 
   it('names every metric with the prefix, and tells version and start', async () => {

@@ -1,0 +1,76 @@
+import { randomUUID } from 'node:crypto';
+import type { Writable } from 'node:stream';
+import type { Config } from '../config/config.ts';
+import type { CheckTrace } from '../extauthz/check-trace.ts';
+import { createDecisionLog, type DecisionEvent, type DecisionLogMeter } from '../extauthz/decision-log.ts';
+import { createDecisionUpload, type DecisionUploadMeter } from '../extauthz/decision-upload.ts';
+import { createRedactor } from '../extauthz/redaction.ts';
+import { createHttpClient } from '../http/client.ts';
+import type { PolicyEngine } from '../policy/policy-engine.ts';
+import { aborted } from '../runtime/abort.ts';
+import type { Logger } from '../runtime/log.ts';
+import type { Task } from '../runtime/tasks.ts';
+import type { Clock } from './authorization.ts';
+import { tokenHeadersOf } from './jwt-authorization.ts';
+
+export type DecisionRecords = Readonly<{ record(trace: CheckTrace): void; run: Task }>;
+
+/** How long the service has for the last records once no Check is in progress any more. */
+const flushMs = 3_000;
+
+/** The decision log as configured, to the console, to a service, or both; undefined when it goes nowhere. */
+export function createDecisionRecords(
+  config: Config,
+  deps: {
+    engine: PolicyEngine;
+    stdout: Writable;
+    /** Fulfilled when no Check is in progress any more and none will come. */
+    drained: Promise<void>;
+    clock: Clock;
+    log: Logger;
+    meter: DecisionLogMeter & DecisionUploadMeter;
+    version: string;
+  },
+): DecisionRecords | undefined {
+  const { console, mask, service, sample } = config.decisionLog;
+  const { stdout, clock, log, meter } = deps;
+  if (!console && service.url === undefined) return undefined;
+  const http = createHttpClient({ maxSockets: 1 });
+  const upload =
+    service.url === undefined
+      ? undefined
+      : createDecisionUpload({ url: service.url, http, ...clock, log, meter });
+  const records = createDecisionLog({
+    sink(event: DecisionEvent) {
+      const text = JSON.stringify(event);
+      if (console) stdout.write(`${text}\n`);
+      upload?.add(event, text);
+    },
+    backlog: () =>
+      console && stdout.writableNeedDrain
+        ? new Promise((resolve) => stdout.once('drain', resolve))
+        : undefined,
+    redact: createRedactor(mask, tokenHeadersOf(config)),
+    labels: { id: randomUUID(), version: deps.version },
+    engine: deps.engine.name,
+    sample,
+    random: clock.random,
+    meter,
+  });
+
+  async function run(signal: AbortSignal): Promise<void> {
+    const [stopRecords, stopUpload] = [new AbortController(), new AbortController()];
+    const uploading = upload?.run(stopUpload.signal, flushMs);
+    const recording = records.run(stopRecords.signal);
+    await aborted(signal);
+    // Checks in progress are recorded too.
+    await deps.drained;
+    stopRecords.abort();
+    await recording;
+    stopUpload.abort();
+    await uploading;
+    http.close();
+  }
+
+  return Object.freeze({ record: (trace: CheckTrace) => records.record(trace), run });
+}
