@@ -65,6 +65,8 @@ export async function createFederation(options: {
   const files =
     federation.persistDir === undefined ? undefined : await createBundleFiles(federation.persistDir);
   const watcher = createBundleWatcher({ entries, store, files, now, sleep, random, log, meter });
+  // Before the identity comes: an Envoy that knows us from before must not be told that its partners are gone.
+  await watcher.seed(entries.current());
 
   /** A changed entry, and a changed file that an entry names, take effect within a second. */
   const followConfig: Task = async (signal) => {

@@ -25,6 +25,8 @@ export type FederatedState = Readonly<{
 
 /** The bundle of one federated trust domain, for as long as that is federated with. */
 export interface FederatedDomain {
+  /** Puts in force, once, what is known before the endpoint has been asked: the bundle on disk, else the bootstrap one. */
+  seed(entry: FederationEntry): Promise<void>;
   /** Asks the endpoint of `entry` again and again until `signal` fires, then rejects with AbortedError. */
   follow(entry: FederationEntry, signal: AbortSignal): Promise<never>;
   state(): FederatedState;
@@ -115,9 +117,10 @@ export function createFederatedDomain(trustDomain: TrustDomain, deps: FederatedD
     held.problem = { reason, message: error.message };
   }
 
-  /** Puts in force what is known before the endpoint has been asked: the bundle on disk, else the bootstrap one. */
+  let seeded = false;
   async function seed(entry: FederationEntry): Promise<void> {
-    if (held.document !== undefined) return;
+    if (seeded) return;
+    seeded = true;
     try {
       const saved = await files?.load(trustDomain);
       if (saved !== undefined) {
@@ -209,6 +212,7 @@ export function createFederatedDomain(trustDomain: TrustDomain, deps: FederatedD
   }
 
   return Object.freeze({
+    seed,
     follow,
     forget,
     state: () =>

@@ -11,6 +11,8 @@ import {
 import type { FederationEntry } from './federation-entry.ts';
 
 export interface BundleWatcher {
+  /** Puts in force what is known of the entries' trust domains without asking anybody; to be done before `run`. */
+  seed(known: readonly FederationEntry[]): Promise<void>;
   /** Follows the entries and their endpoints until `signal` fires. */
   run(signal: AbortSignal): Promise<void>;
   /** Undefined for a trust domain that has no entry. */
@@ -37,6 +39,22 @@ type Running = Readonly<{
 export function createBundleWatcher(options: BundleWatcherOptions): BundleWatcher {
   const { entries, ...deps } = options;
   const running = new Map<TrustDomain, Running>();
+  const prepared = new Map<TrustDomain, FederatedDomain>();
+
+  async function seed(known: readonly FederationEntry[]): Promise<void> {
+    for (const entry of known) {
+      const domain = createFederatedDomain(entry.trustDomain, deps);
+      prepared.set(entry.trustDomain, domain);
+      await domain.seed(entry);
+    }
+  }
+
+  /** The domain of an entry that is new, seeded or not. */
+  function take(trustDomain: TrustDomain): FederatedDomain {
+    const domain = prepared.get(trustDomain) ?? createFederatedDomain(trustDomain, deps);
+    prepared.delete(trustDomain);
+    return domain;
+  }
 
   async function end({ stop, ended }: Running): Promise<void> {
     stop.abort();
@@ -66,11 +84,16 @@ export function createBundleWatcher(options: BundleWatcherOptions): BundleWatche
         running.delete(trustDomain);
         await task.domain.forget();
       }
+      for (const [trustDomain, domain] of prepared) {
+        if (names.has(trustDomain)) continue;
+        prepared.delete(trustDomain);
+        await domain.forget();
+      }
       for (const entry of wanted) {
         const task = running.get(entry.trustDomain);
         if (task !== undefined && isDeepStrictEqual(task.entry, entry)) continue;
         if (task !== undefined) await end(task);
-        start(entry, task?.domain ?? createFederatedDomain(entry.trustDomain, deps));
+        start(entry, task?.domain ?? take(entry.trustDomain));
       }
     }
     await Promise.all([...running.values()].map(({ ended }) => ended));
@@ -78,7 +101,9 @@ export function createBundleWatcher(options: BundleWatcherOptions): BundleWatche
   }
 
   return Object.freeze({
+    seed,
     run,
-    state: (trustDomain: TrustDomain) => running.get(trustDomain)?.domain.state(),
+    state: (trustDomain: TrustDomain) =>
+      (running.get(trustDomain)?.domain ?? prepared.get(trustDomain))?.state(),
   });
 }

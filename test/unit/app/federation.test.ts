@@ -87,18 +87,19 @@ async function start(t: TestContext, config: Config) {
     log,
     meter: { taken() {}, refused() {}, fetched() {}, removed() {}, served() {} },
   });
+  const held = (): readonly string[] | undefined =>
+    store
+      .current()
+      .bundles.get(partner)
+      ?.authorities.map(({ fingerprint }) => fingerprint);
+  const heldAtFirst = held();
   const stop = new AbortController();
   const running = runTasks(stop.signal, federation.tasks);
   t.after(async () => {
     stop.abort();
     await running;
   });
-  const held = (): readonly string[] | undefined =>
-    store
-      .current()
-      .bundles.get(partner)
-      ?.authorities.map(({ fingerprint }) => fingerprint);
-  return { store, configs, errors, federation, held };
+  return { store, configs, errors, federation, held, heldAtFirst };
 }
 
 async function startEndpoint(t: TestContext, body: string): Promise<string> {
@@ -149,6 +150,21 @@ test('a file that an entry names takes effect when it is replaced, and a broken 
   await put(hubDocument(hub));
   await until('the bundle', held);
   assert.equal(federation.bundleInfo(partner)?.lastError, undefined);
+});
+
+test('what is on disk is in force before anything else begins, so that running Envoys never lose a partner', async (t) => {
+  const directory = await tempDirectory(t);
+  const bootstrap = join(directory, 'bootstrap.json');
+  const persistDir = join(directory, 'bundles');
+  await mkdir(persistDir);
+  await writeFile(bootstrap, documentOf(root));
+  await writeFile(join(persistDir, 'partner.example.json'), documentOf(root, other));
+  const entries = [entry('https://127.0.0.1:1', bootstrap)];
+  const kept = await start(t, configOf({ persist_dir: persistDir, trust_domains: entries }));
+  assert.equal(kept.heldAtFirst?.length, 2);
+  const fresh = await start(t, configOf({ trust_domains: entries }));
+  assert.equal(fresh.heldAtFirst?.length, 1);
+  assert.equal(fresh.federation.bundleInfo(partner)?.source, 'bootstrap');
 });
 
 test('entries come and go with the configuration, and so does who may pass', async (t) => {

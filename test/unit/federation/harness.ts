@@ -107,7 +107,13 @@ export type Line = Readonly<{ level: string; message: string; fields: LogFields 
 /** A watcher over a real store. `round` lets it fetch once more and waits until it rests. */
 export async function startWatcher(
   t: TestContext,
-  options: { entries: readonly FederationEntry[]; files?: BundleFiles; identity?: boolean },
+  options: {
+    entries: readonly FederationEntry[];
+    files?: BundleFiles;
+    identity?: boolean;
+    /** Seeded before it runs. */
+    seeds?: readonly FederationEntry[];
+  },
 ) {
   const authority = await createTestAuthority(own);
   const lines: Line[] = [];
@@ -148,6 +154,7 @@ export async function startWatcher(
     log,
     meter,
   });
+  await watcher.seed(options.seeds ?? []);
   const stop = new AbortController();
   const running = watcher.run(stop.signal);
   const end = async (): Promise<void> => {

@@ -158,6 +158,14 @@ test('partners appear and disappear while it runs; what an entry brought goes wi
   await until('the partner to be back', () => world.held());
 });
 
+test('an entry that was seeded and is gone before the watcher runs ends trust, too', async (t) => {
+  const world = await startWatcher(t, { entries: [], seeds: [entryFor('https://127.0.0.1:1')] });
+  assert.deepEqual(world.counted[0], 'partner.example bootstrap changed');
+  await until('the partner to be gone', () => world.held() === undefined || undefined);
+  assert.deepEqual(world.counted.at(-1), 'partner.example removed');
+  assert.equal(world.watcher.state(partner), undefined);
+});
+
 test('an entry that changes keeps trust and sequence, and its new endpoint is asked at once', async (t) => {
   const [before, after] = [await startEndpoint(t), await startEndpoint(t)];
   before.answer(documentOf([root], { sequence: 5n }));
