@@ -1,6 +1,7 @@
 import type { CheckTrace } from './check-trace.ts';
 import { problemOf, reasonCodeOf, reasonOf } from './outcome.ts';
 import type { Redactor } from './redaction.ts';
+import { traceContextOf } from './trace-context.ts';
 
 /** One record in the form of OPA's decision log events (EventV1), with the outcome beside. */
 export type DecisionEvent = Readonly<Record<string, unknown>>;
@@ -128,9 +129,11 @@ export function decisionEvent(
   });
   const problem = problemOf(outcome);
   const reasonCode = reasonCodeOf(outcome);
+  const context = trace.request === undefined ? undefined : traceContextOf(trace.request.headers);
   return {
     labels: options.labels,
     decision_id: trace.decisionId,
+    ...(context === undefined ? {} : { trace_id: context.traceId, span_id: context.spanId }),
     ...(revision === undefined || revision === '' ? {} : { bundles: { [options.engine]: { revision } } }),
     ...(query === undefined ? {} : { path: query.path }),
     ...(input === undefined ? {} : { input }),

@@ -88,6 +88,14 @@ test('erased pointers are listed', async () => {
   ]);
 });
 
+test('the record names the trace that the request belongs to', async () => {
+  const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+  const trace = await checkOnce(trust, {}, getRequest({ headers: { traceparent } }));
+  const event = decisionEvent(trace, options);
+  assert.equal(event['trace_id'], '4bf92f3577b34da6a3ce929d0e0e4736');
+  assert.equal(event['span_id'], '00f067aa0ba902b7');
+});
+
 async function logOf(limits: { maxQueued?: number; maxQueuedBytes?: number; sample?: number }) {
   const events: DecisionEvent[] = [];
   let dropped = 0;

@@ -1,0 +1,54 @@
+import type { StringMap } from './check-attributes.ts';
+
+/** Which trace a request belongs to: 32 and 16 hexadecimal digits, lower case. */
+export type TraceContext = Readonly<{ traceId: string; spanId: string }>;
+
+const noTrace = '0'.repeat(32);
+const noSpan = '0'.repeat(16);
+
+/**
+ * The trace of a request by its headers, names in lower case: W3C `traceparent`, else B3 in one header, else B3 in
+ * several. A header that is not well formed counts as absent; undefined when none is left.
+ */
+export function traceContextOf(headers: StringMap): TraceContext | undefined {
+  return (
+    w3c(headers['traceparent']) ??
+    b3(headers['b3']) ??
+    context(hex128(headers['x-b3-traceid']), hex64(headers['x-b3-spanid']))
+  );
+}
+
+/** Trace Context §3.2: version 00 has four fields; a later one may have more, and ff is none. */
+function w3c(value: string | undefined): TraceContext | undefined {
+  const match = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?$/.exec(bounded(value));
+  if (match === null || match[1] === 'ff' || (match[1] === '00' && match[4] !== undefined)) return undefined;
+  return context(match[2], match[3]);
+}
+
+/** `TRACE-SPAN[-SAMPLING[-PARENT]]`; a sampling state alone names no trace. */
+function b3(value: string | undefined): TraceContext | undefined {
+  const [trace, span, sampling = '0', parent = noSpan, ...more] = bounded(value).split('-');
+  if (more.length > 0 || !/^[01d]$/.test(sampling) || hex64(parent) === undefined) return undefined;
+  return context(hex128(trace), hex64(span));
+}
+
+function context(traceId: string | undefined, spanId: string | undefined): TraceContext | undefined {
+  if (traceId === undefined || spanId === undefined || traceId === noTrace || spanId === noSpan)
+    return undefined;
+  return Object.freeze({ traceId, spanId });
+}
+
+/** B3 also has trace IDs of 64 bits; everybody else shows them with zeros in front. */
+function hex128(text: string | undefined): string | undefined {
+  const id = bounded(text).toLowerCase();
+  return /^(?:[0-9a-f]{16}|[0-9a-f]{32})$/.test(id) ? id.padStart(32, '0') : undefined;
+}
+
+function hex64(text: string | undefined): string | undefined {
+  const id = bounded(text).toLowerCase();
+  return /^[0-9a-f]{16}$/.test(id) ? id : undefined;
+}
+
+function bounded(value: string | undefined): string {
+  return value === undefined || value.length > 512 ? '' : value;
+}
