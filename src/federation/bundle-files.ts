@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AppError, errnoOf, LimitError } from '../runtime/errors.ts';
+import { AppError, errnoOf, LimitError, messageOf } from '../runtime/errors.ts';
 import type { TrustDomain } from '../spiffe/spiffe-id.ts';
 import { decodeBundleText, maxBundleBytes } from './fetch-bundle.ts';
 
@@ -16,14 +16,16 @@ export interface BundleFiles {
 
 /**
  * Keeps bundles in `directory`, which is made with mode 0700 when it is missing. Whoever can write there decides who is
- * trusted, so a directory that others can write to is refused.
+ * trusted, so a directory that others own or can write to is refused, and one that we cannot write to as well.
  */
 export async function createBundleFiles(directory: string): Promise<BundleFiles> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  if (((await stat(directory)).mode & 0o022) !== 0) {
+  const ourUid = await uidOfNewFile(directory);
+  const { uid, mode } = await stat(directory);
+  if ((uid !== ourUid && uid !== 0) || (mode & 0o022) !== 0) {
     throw new AppError(
       'permission_denied',
-      `others may write to ${directory}, and so decide whom to trust: make it mode 0700`,
+      `others may write to ${directory}, and so decide whom to trust: make it mode 0700 and owned by uid ${ourUid}`,
     );
   }
   const pathOf = (trustDomain: TrustDomain): string => join(directory, `${trustDomain}.json`);
@@ -64,4 +66,20 @@ export async function createBundleFiles(directory: string): Promise<BundleFiles>
     },
     remove: (trustDomain) => rm(pathOf(trustDomain), { force: true }),
   });
+}
+
+async function uidOfNewFile(directory: string): Promise<number> {
+  const path = join(directory, `.${randomUUID()}`);
+  try {
+    const file = await open(path, 'wx', 0o600);
+    try {
+      return (await file.stat()).uid;
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    throw new AppError('permission_denied', `cannot write to ${directory}: ${messageOf(cause)}`, { cause });
+  } finally {
+    await rm(path, { force: true });
+  }
 }

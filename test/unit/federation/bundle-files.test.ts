@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { chmod, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createBundleFiles } from '../../../src/federation/bundle-files.ts';
@@ -57,4 +58,22 @@ test('a directory that others may write to is refused', async (t) => {
   }
   await chmod(directory, 0o755);
   await createBundleFiles(directory);
+});
+
+const isRoot = userInfo().uid === 0;
+
+test('a directory of another user is refused', {
+  skip: !isRoot && 'only root can give one away',
+}, async (t) => {
+  const directory = await tempDirectory(t);
+  await chown(directory, 65_534, 65_534);
+  await assert.rejects(createBundleFiles(directory), /owned by uid 0/);
+});
+
+test('what is no directory is told at once, and nothing is left behind where it works', async (t) => {
+  const directory = await tempDirectory(t);
+  await writeFile(join(directory, 'file'), '');
+  await assert.rejects(createBundleFiles(join(directory, 'file')));
+  await createBundleFiles(join(directory, 'bundles'));
+  assert.deepEqual(await readdir(join(directory, 'bundles')), []);
 });
