@@ -23,6 +23,7 @@ import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
 import { createDecisionRecords } from './decision-records.ts';
 import { createConfiguredCredentials, createPeerSources, type MintToken } from './jwt-authorization.ts';
+import { readProtoTypes } from './proto-types.ts';
 
 export type Clock = Readonly<{
   /** Milliseconds since the epoch. */
@@ -90,7 +91,11 @@ export function createConfiguredChecker(
     queries: compileConfiguredQueries(config),
     peerSources: createPeerSources(config, { now, log: rest.log, meter }),
     credentials: createConfiguredCredentials(config, mint),
-    body: extAuthz.body,
+    body: {
+      parse: extAuthz.body.parse,
+      maxBytes: extAuthz.body.maxBytes,
+      protoTypes: readProtoTypes(config),
+    },
     timeoutMs: policy.timeoutMs,
     dryRun: extAuthz.dryRun,
     dryRunQueries,

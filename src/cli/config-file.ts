@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { compileConfiguredQueries } from '../app/authorization.ts';
 import { readDenied } from '../app/identity-rules.ts';
 import { checkJwtMatches } from '../app/jwt-authorization.ts';
+import { readProtoTypes } from '../app/proto-types.ts';
 import type { Config } from '../config/config.ts';
 import type { Environment } from '../config/environment.ts';
 import { type LoadedConfig, loadConfig } from '../config/load.ts';
@@ -34,6 +35,7 @@ export async function readConfig(
   const text = path === undefined ? undefined : await readText(path);
   const loaded = loadConfig({ text, path, env, flags: flagValues(flags), check: problemsOf });
   await readDenied(loaded.config);
+  readProtoTypes(loaded.config);
   return Object.freeze({ ...loaded, queries: compileConfiguredQueries(loaded.config) });
 }
 

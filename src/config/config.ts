@@ -119,7 +119,7 @@ export type ExtAuthzConfig = Readonly<{
   injectJwtSvid: readonly InjectionConfig[];
   bridge: readonly BridgeConfig[];
   limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number }>;
-  body: Readonly<{ parse: boolean; maxBytes: number }>;
+  body: Readonly<{ parse: boolean; maxBytes: number; protoDescriptor: string | undefined }>;
 }>;
 
 export type PolicyConfig = Readonly<{
@@ -254,7 +254,11 @@ export function buildConfig(options: Options, configPath: string | undefined): C
         mintAudience: rest.mint_audience,
       })),
       limits: { maxMessageBytes: authz.limits.max_message_bytes, maxConcurrent: authz.limits.max_concurrent },
-      body: { parse: authz.body.parse, maxBytes: authz.body.max_bytes },
+      body: {
+        parse: authz.body.parse,
+        maxBytes: authz.body.max_bytes,
+        protoDescriptor: authz.body.proto_descriptor && resolveFile(authz.body.proto_descriptor, configPath),
+      },
     },
     policy: {
       engine: policy.engine,

@@ -9,7 +9,6 @@ const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.limits.reflection',
   'ext_authz.rate_limit',
   'ext_authz.tls',
-  'ext_authz.body.proto_descriptor',
   'ext_authz.shadow',
   'policy.opa.push',
   'policy.opa.spiffe_ids',

@@ -302,6 +302,11 @@ const extAuthz = z.strictObject({
       max_bytes: size('0B', '32MiB')
         .prefault('1MiB')
         .describe('The largest body that is parsed; `bootstrap` has Envoy send no more than this.'),
+      proto_descriptor: file()
+        .optional()
+        .describe(
+          'A FileDescriptorSet, written by protoc with --include_imports, by which bodies of gRPC requests are parsed.',
+        ),
     })
     .prefault({}),
 });

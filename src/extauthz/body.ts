@@ -1,8 +1,10 @@
 import { LimitError, MalformedError } from '../runtime/errors.ts';
 import type { CheckHttp, StringMap } from './check-attributes.ts';
 import { parseExactJson } from './exact-json.ts';
+import { parseGrpcBody } from './grpc-body.ts';
 import { parseMultipart } from './multipart.ts';
 import { parseForm } from './path-and-query.ts';
+import type { ProtoTypes } from './proto-descriptor.ts';
 
 /** How bodies are treated. */
 export type BodyOptions = Readonly<{
@@ -10,6 +12,8 @@ export type BodyOptions = Readonly<{
   parse: boolean;
   /** A body of a parsed type that is longer is a malformed request. */
   maxBytes: number;
+  /** What gRPC bodies are read by; absent, they are not parsed. */
+  protoTypes?: ProtoTypes | undefined;
 }>;
 
 /** `parsed` is null when there is nothing to parse, the type is not one of ours, or the body was cut off. */
@@ -20,16 +24,28 @@ const cutOff: ParsedBody = Object.freeze({ parsed: null, truncated: true });
 
 /**
  * `parsed_body` and `truncated_body` as opa-envoy-plugin finds them: JSON, forms and multipart forms by a
- * case-sensitive look into content-type; gRPC needs a descriptor set and is null without one. Throws MalformedError or
+ * case-sensitive look into content-type; gRPC by `protoTypes`, without which it is null. Throws MalformedError or
  * LimitError on a body that does not follow its type.
  */
-export function parseBody(http: CheckHttp | undefined, headers: StringMap, maxBytes: number): ParsedBody {
+export function parseBody(
+  http: CheckHttp | undefined,
+  headers: StringMap,
+  maxBytes: number,
+  protoTypes?: ProtoTypes,
+): ParsedBody {
   // Envoy says so when it cut the body off at max_request_bytes; no other header is as reliable.
   if (headers['x-envoy-auth-partial-body'] === 'true') return cutOff;
   const contentType = headers['content-type'];
   if (http === undefined || contentType === undefined) return nothing;
   const kind = kindOf(contentType);
   if (kind === undefined) return nothing;
+  if (kind === 'grpc') {
+    // Only bytes can be a message, and how long they are says their frame.
+    if (protoTypes === undefined || http.rawBody === undefined) return nothing;
+    if (http.rawBody.length > maxBytes) throw new LimitError(`body is larger than ${maxBytes} bytes`);
+    const request = { path: http.path ?? '', body: http.rawBody, encoding: headers['grpc-encoding'] };
+    return parseGrpcBody(request, protoTypes, maxBytes);
+  }
   const length = http.body === undefined ? (http.rawBody?.length ?? 0) : Buffer.byteLength(http.body);
   if (length === 0) return nothing;
   if (isTruncated(headers['content-length'], length)) return cutOff;
@@ -41,9 +57,9 @@ export function parseBody(http: CheckHttp | undefined, headers: StringMap, maxBy
 }
 
 // The order is the plugin's: application/grpc+json is gRPC, a JSON type wins over a parameter that names another.
-function kindOf(contentType: string): 'json' | 'form' | 'multipart' | undefined {
+function kindOf(contentType: string): 'grpc' | 'json' | 'form' | 'multipart' | undefined {
   if (contentType.includes('application/json')) return 'json';
-  if (contentType.includes('application/grpc')) return undefined;
+  if (contentType.includes('application/grpc')) return 'grpc';
   if (contentType.includes('application/x-www-form-urlencoded')) return 'form';
   if (contentType.includes('multipart/form-data')) return 'multipart';
   return undefined;

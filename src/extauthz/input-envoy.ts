@@ -35,7 +35,7 @@ export function envoyInput(parts: InputParts): JsonObject {
   };
   if (attributes !== undefined) input['attributes'] = attributesDocument(attributes, headers);
   if (body.parse) {
-    const { parsed, truncated } = parseBody(http, headers, body.maxBytes);
+    const { parsed, truncated } = parseBody(http, headers, body.maxBytes, body.protoTypes);
     input['parsed_body'] = parsed;
     input['truncated_body'] = truncated;
   }
