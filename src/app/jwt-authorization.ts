@@ -5,6 +5,7 @@ import { createIssuerKeys, type IssuerKeys, type IssuerKeysMeter } from '../exta
 import { createJwtPeerSource } from '../extauthz/jwt-peer.ts';
 import { createMtlsPeerSource } from '../extauthz/mtls-peer.ts';
 import type { PeerSource } from '../extauthz/peer.ts';
+import { createXfccPeerSource } from '../extauthz/xfcc-peer.ts';
 import { createHttpClient } from '../http/client.ts';
 import { compileRequestRules } from '../policy/request-rules.ts';
 import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';
@@ -39,11 +40,13 @@ export function createPeerSources(
   { extAuthz }: Config,
   deps: { now: () => number; log: Logger; meter: IssuerKeysMeter },
 ): readonly PeerSource[] {
-  const { verifyCertificate, jwtSvid } = extAuthz.peer;
+  const { verifyCertificate, trustXfcc, jwtSvid } = extAuthz.peer;
   const { now } = deps;
   return [
     ...(extAuthz.bridge.length === 0 ? [] : [createBridge(extAuthz.bridge, deps)]),
-    createMtlsPeerSource({ verifyCertificate, now }),
+    trustXfcc
+      ? createXfccPeerSource({ verifyCertificate, now })
+      : createMtlsPeerSource({ verifyCertificate, now }),
     ...(jwtSvid.audiences.length === 0 ? [] : [createJwtPeerSource({ ...jwtSvid, now })]),
   ];
 }

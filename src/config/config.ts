@@ -106,6 +106,7 @@ export type ExtAuthzConfig = Readonly<{
   peer: Readonly<{
     require: boolean;
     verifyCertificate: 'required' | 'when_present' | 'off';
+    trustXfcc: boolean;
     /** The header in lower case; without audiences no header is read. */
     jwtSvid: Readonly<{ header: string; audiences: readonly string[] }>;
     /** Undefined: every ID of the own trust domain. */
@@ -234,6 +235,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       peer: {
         require: authz.peer.require,
         verifyCertificate: authz.peer.verify_certificate,
+        trustXfcc: authz.peer.trust_xfcc,
         jwtSvid: authz.peer.jwt_svid,
         allowedIdentities: authz.peer.allowed_identities,
         deniedIdentities: authz.peer.denied_identities,

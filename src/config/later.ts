@@ -4,7 +4,6 @@
  */
 const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.queries[].cache_key',
-  'ext_authz.peer.trust_xfcc',
   'ext_authz.cache',
   'ext_authz.limits.reflection',
   'ext_authz.rate_limit',

@@ -231,6 +231,12 @@ const extAuthz = z.strictObject({
         .describe(
           'Whether source.certificate is checked against the live bundles, and whether it must be there.',
         ),
+      trust_xfcc: z
+        .boolean()
+        .default(false)
+        .describe(
+          'The peer is whom x-forwarded-client-cert names last; only behind an Envoy that sanitizes that header.',
+        ),
       jwt_svid: z
         .strictObject({
           header: tokenHeader().prefault('authorization').describe('Where the JWT-SVID stands.'),

@@ -174,7 +174,8 @@ function listener(name: string, address: HostPort, filterChain: Json): Json {
 
 /**
  * Policy, routes and the application must see the same path, so it is made plain before any of them; what a peer says
- * of its own certificate is replaced by what its handshake proved.
+ * of its own certificate is replaced by what its handshake proved. The chain is for the sidecar: of the certificates that a
+ * peer sends, ext_authz itself hands on the leaf alone.
  */
 const inboundHttp: Json = {
   use_remote_address: true,
@@ -182,7 +183,7 @@ const inboundHttp: Json = {
   merge_slashes: true,
   path_with_escaped_slashes_action: 'REJECT_REQUEST',
   forward_client_cert_details: 'SANITIZE_SET',
-  set_current_client_cert_details: { uri: true },
+  set_current_client_cert_details: { uri: true, chain: true },
 };
 
 function httpManager(statPrefix: string, filters: readonly Json[], fields: Json): Json {

@@ -69,7 +69,8 @@ export function judgePeer(
 }
 
 /**
- * Refuses a denied identity that holds the connection although a bridge says that the request is for another one; the
+ * Refuses a denied identity that holds the connection although a bridge or a trusted header says that the request is
+ * another one's; the
  * other rules are about the peer alone.
  */
 export function judgeHolder(
@@ -77,7 +78,8 @@ export function judgeHolder(
   peer: Peer,
   holder: SpiffeId | undefined,
 ): Refusal | undefined {
-  if (peer.via !== 'bridge' || holder === undefined || !denied.has(holder, trustDomainOf(holder))) {
+  const isAnother = peer.via === 'bridge' || peer.via === 'xfcc';
+  if (!isAnother || holder === undefined || !denied.has(holder, trustDomainOf(holder))) {
     return undefined;
   }
   return refuse('identity_denied', `${holder}, who holds the connection, is on the denied list`);

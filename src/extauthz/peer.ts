@@ -12,10 +12,10 @@ import type { CredentialSpec } from './credentials.ts';
 import type { Refusal } from './reason.ts';
 
 /**
- * What proves the SPIFFE ID: the certificate of the connection, a JWT-SVID in a header, or the JWT of another issuer
- * that a bridge maps to it.
+ * What proves the SPIFFE ID: the certificate of the connection, what a trusted proxy says of it, a JWT-SVID in a header,
+ * or the JWT of another issuer that a bridge maps to it.
  */
-export type PeerVia = 'mtls' | 'jwt_svid' | 'bridge';
+export type PeerVia = 'mtls' | 'xfcc' | 'jwt_svid' | 'bridge';
 
 /** Who made the request, as far as anything proves it. */
 export type Peer =
@@ -34,6 +34,8 @@ export type PeerResult =
   | Readonly<{
       kind: 'peer';
       peer: Peer;
+      /** When the proof ends, in milliseconds since the epoch; undefined when none was looked at. */
+      provenUntil?: number | undefined;
       /** What the request must not go on without, in place of the proof that it came with. */
       exchange?: CredentialSpec | undefined;
     }>

@@ -193,10 +193,13 @@ export type HttpListenerOptions = Readonly<{
   cluster?: string;
   tls?: TlsOptions;
   filters?: readonly Json[];
+  /** Further fields of the connection manager. */
+  manager?: Json;
 }>;
 
 /** An HTTP listener on a loopback port. */
-export function httpListener({ name, port, cluster, tls, filters = [] }: HttpListenerOptions): Json {
+export function httpListener(options: HttpListenerOptions): Json {
+  const { name, port, cluster, tls, filters = [] } = options;
   const action =
     cluster === undefined
       ? { direct_response: { status: 200, body: { inline_string: 'hello' } } }
@@ -204,6 +207,7 @@ export function httpListener({ name, port, cluster, tls, filters = [] }: HttpLis
   const manager: Json = {
     '@type': type('envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager'),
     stat_prefix: name,
+    ...options.manager,
     route_config: {
       virtual_hosts: [{ name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, ...action }] }],
     },

@@ -41,6 +41,7 @@ describe('loadConfig', () => {
     assert.deepEqual(config.extAuthz.peer, {
       require: true,
       verifyCertificate: 'when_present',
+      trustXfcc: false,
       jwtSvid: { header: 'authorization', audiences: [] },
       allowedIdentities: undefined,
       deniedIdentities: [],

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import { decodeCheckRequest } from '../../../src/extauthz/check-request.ts';
-import { createMtlsPeerSource, type VerifyCertificate } from '../../../src/extauthz/mtls-peer.ts';
+import { createMtlsPeerSource } from '../../../src/extauthz/mtls-peer.ts';
 import type { PeerResult, PeerSource } from '../../../src/extauthz/peer.ts';
+import type { VerifyCertificate } from '../../../src/extauthz/peer-certificate.ts';
 import type { TrustSnapshot } from '../../../src/trust/snapshot.ts';
 import { createTestAuthority, testNow, x509Bundle, x509Bundles } from '../../support/ca.ts';
 import {
@@ -23,7 +24,7 @@ before(async () => {
 
 function ask(
   source: PeerSource,
-  request: { principal?: string; certificate?: string },
+  request: { principal?: string; certificate?: string; headers?: Record<string, string> },
   snapshot: TrustSnapshot = trust.snapshot,
 ): PeerResult | undefined {
   const result = source(decodeCheckRequest(onTheWire(getRequest(request))), snapshot, neverAborted);
@@ -47,6 +48,7 @@ test('a verified certificate makes a verified peer', async () => {
   const { chain } = await trust.own.svid(web);
   assert.deepEqual(ask(sourceWith('required'), { certificate: urlEncodedPem(chain[0]) }), {
     kind: 'peer',
+    provenUntil: chain[0].notAfter,
     peer: { id: web, trustDomain: 'example.org', path: '/service/web', via: 'mtls', verified: true },
   });
 });
@@ -115,6 +117,36 @@ test('intermediates that the snapshot knows lead a lone leaf to its authority', 
   const snapshot = { ...trust.snapshot, intermediates: [intermediate.certificate] };
   assert.equal(codeOf(ask(sourceWith('required'), { certificate }, snapshot)), 'peer');
   assert.equal(codeOf(ask(sourceWith('required'), { certificate })), 'untrusted_chain');
+});
+
+test('a chain in x-forwarded-client-cert leads its own leaf to the authority, and no other one', async () => {
+  const intermediate = await trust.own.intermediate();
+  const { chain } = await intermediate.svid(web, { through: [intermediate] });
+  const [other, stranger] = [await intermediate.svid(web), await createTestAuthority('example.org')];
+  const certificate = urlEncodedPem(chain[0]);
+  const askWith = (header: string) =>
+    codeOf(ask(sourceWith('required'), { certificate, headers: { 'x-forwarded-client-cert': header } }));
+  assert.equal(askWith(`By=x;URI=${web};Chain="${urlEncodedPem(...chain)}"`), 'peer');
+  for (const header of [
+    '',
+    '"',
+    'Chain="%%%"',
+    `URI=${web};Chain="${certificate}"`,
+    `Chain="${urlEncodedPem(...chain)}",URI=${web}`,
+    `Chain="${urlEncodedPem(other.chain[0], intermediate.certificate)}"`,
+    `Chain="${urlEncodedPem(chain[0], stranger.certificate)}"`,
+  ]) {
+    assert.equal(askWith(header), 'untrusted_chain', header.slice(0, 40));
+  }
+  const forged = await stranger.intermediate();
+  const svid = await forged.svid(web, { through: [forged] });
+  const result = ask(sourceWith('required'), {
+    certificate: urlEncodedPem(svid.chain[0]),
+    headers: {
+      'x-forwarded-client-cert': `Chain="${urlEncodedPem(...svid.chain, stranger.certificate)}"`,
+    },
+  });
+  assert.equal(codeOf(result), 'untrusted_chain', 'an authority that comes with the chain is none');
 });
 
 test('a certificate that is no X509-SVID is untrusted', async () => {

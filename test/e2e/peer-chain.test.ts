@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { encodeCertificatesPem, encodePrivateKeyPem } from '../../src/spiffe/certificate.ts';
+import { probeTls } from '../../src/stack/tls-probe.ts';
+import { createTestAuthority } from '../support/ca.ts';
+import { startEnvoy } from '../support/envoy.ts';
+import { extAuthz, httpListener } from '../support/envoy-config.ts';
+import { startOpa } from '../support/opa.ts';
+import { freePort } from '../support/ports.ts';
+import { tempDirectory } from '../support/process.ts';
+import { startSidecar } from '../support/sidecar.ts';
+import { allowed, combined, entrypoint, policy, server, trustDomain } from './world.ts';
+
+const hourMs = 3_600_000;
+
+test('a peer whose intermediate nobody has seen passes when Envoy sends its chain, and only then', async (t) => {
+  const times = { notBefore: Date.now() - hourMs, notAfter: Date.now() + hourMs };
+  const ca = await createTestAuthority(trustDomain, times);
+  const own = await ca.leaf({ uris: [server], ...times });
+  const intermediate = await ca.intermediate(times);
+  const peer = await intermediate.leaf({ uris: [allowed], ...times });
+
+  const directory = await tempDirectory(t);
+  const files = { certificate: 'svid.pem', private_key: 'svid.key', bundle: 'bundle.pem' };
+  await writeFile(join(directory, files.certificate), encodeCertificatesPem([own.certificate]));
+  await writeFile(join(directory, files.private_key), encodePrivateKeyPem(own.privateKey), { mode: 0o600 });
+  await writeFile(join(directory, files.bundle), encodeCertificatesPem([ca.certificate]));
+  const opa = await startOpa(t, { over: 'tcp', files: { 'policy.rego': policy } });
+  const sidecar = await startSidecar(t, {
+    config: {
+      identity: {
+        source: 'files',
+        files: Object.fromEntries(Object.entries(files).map(([key, name]) => [key, join(directory, name)])),
+      },
+      ext_authz: { path: entrypoint, peer: { verify_certificate: 'required' } },
+      policy: { opa: { url: opa.url }, timeout: '2s' },
+    },
+  });
+
+  const [without, withChain] = [await freePort(), await freePort()];
+  const tls = { certificate: 'default', bundle: 'ROOTCA' };
+  const details = (set: Readonly<Record<string, boolean>>) => ({
+    forward_client_cert_details: 'SANITIZE_SET',
+    set_current_client_cert_details: set,
+  });
+  await startEnvoy(t, {
+    config: combined(sidecar.socket, {
+      listeners: [
+        httpListener({
+          name: 'without',
+          port: without,
+          tls,
+          filters: [extAuthz()],
+          manager: details({ uri: true }),
+        }),
+        httpListener({
+          name: 'with',
+          port: withChain,
+          tls,
+          filters: [extAuthz()],
+          manager: details({ uri: true, chain: true }),
+        }),
+      ],
+      clusters: [],
+    }),
+  });
+  const identity = {
+    certificatePem: encodeCertificatesPem([peer.certificate, intermediate.certificate]).toString(),
+    privateKeyPem: encodePrivateKeyPem(peer.privateKey).toString(),
+  };
+  assert.equal((await probeTls({ port: without, identity })).status, 403);
+  await sidecar.process().waitForLine(/untrusted_chain/);
+  assert.equal((await probeTls({ port: withChain, identity })).status, 200);
+});
