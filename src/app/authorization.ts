@@ -14,7 +14,7 @@ import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa-rest.ts';
 import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
 import type { PolicyEngine } from '../policy/policy-engine.ts';
 import { compileQueries, type QueryMap } from '../policy/query-map.ts';
-import type { Sleep } from '../runtime/abort.ts';
+import { aborted, type Sleep } from '../runtime/abort.ts';
 import { ConfigError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
@@ -133,7 +133,7 @@ export function createAuthorization(
   const { engine } = configured;
   const recent = createRecentDecisions();
   const records = createDecisionRecords(config, {
-    engine,
+    configured,
     stdout,
     drained: deps.drained,
     clock,
@@ -163,8 +163,18 @@ export function createAuthorization(
   return {
     service,
     tasks: [
-      ...(records === undefined ? [] : [records.run]),
-      ...(configured.kind === 'wasm' ? [(signal: AbortSignal) => configured.engine.run(signal)] : []),
+      async (signal) => {
+        // The engine has a word in the last records, and in the Checks that are in progress at the end.
+        const stop = new AbortController();
+        const lastWord = async (): Promise<void> => {
+          await (records === undefined ? aborted(signal).then(() => deps.drained) : records.run(signal));
+          stop.abort();
+        };
+        await Promise.all([
+          lastWord(),
+          configured.kind === 'wasm' ? configured.engine.run(stop.signal) : undefined,
+        ]);
+      },
     ],
     state: () => ({
       engine: engine.name,

@@ -4,42 +4,52 @@ import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
 import { createDecisionLog, type DecisionEvent, type DecisionLogMeter } from '../extauthz/decision-log.ts';
 import { createDecisionUpload, type DecisionUploadMeter } from '../extauthz/decision-upload.ts';
+import { createLogPolicy, type LogPolicyMeter } from '../extauthz/log-policy.ts';
 import { createRedactor } from '../extauthz/redaction.ts';
 import { createHttpClient } from '../http/client.ts';
-import type { PolicyEngine } from '../policy/policy-engine.ts';
 import { aborted } from '../runtime/abort.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
-import type { Clock } from './authorization.ts';
+import type { Clock, ConfiguredEngine } from './authorization.ts';
 import { tokenHeadersOf } from './jwt-authorization.ts';
 
 export type DecisionRecords = Readonly<{ record(trace: CheckTrace): void; run: Task }>;
 
 /** How long the service has for the last records once no Check is in progress any more. */
 const flushMs = 3_000;
+/** How long a policy has at most for its word about one record. */
+const maxPolicyMs = 1_000;
 
 /** The decision log as configured, to the console, to a service, or both; undefined when it goes nowhere. */
 export function createDecisionRecords(
   config: Config,
   deps: {
-    engine: PolicyEngine;
+    configured: ConfiguredEngine;
     stdout: Writable;
     /** Fulfilled when no Check is in progress any more and none will come. */
     drained: Promise<void>;
     clock: Clock;
     log: Logger;
-    meter: DecisionLogMeter & DecisionUploadMeter;
+    meter: DecisionLogMeter & DecisionUploadMeter & LogPolicyMeter;
     version: string;
   },
 ): DecisionRecords | undefined {
   const { console, mask, service, sample } = config.decisionLog;
-  const { stdout, clock, log, meter } = deps;
+  const { stdout, configured, clock, log, meter } = deps;
   if (!console && service.url === undefined) return undefined;
   const http = createHttpClient({ maxSockets: 1 });
   const upload =
     service.url === undefined
       ? undefined
       : createDecisionUpload({ url: service.url, http, ...clock, log, meter });
+  const policy = createLogPolicy({
+    engine: configured.engine,
+    has: configured.kind === 'wasm' ? (path) => configured.engine.entrypoints().includes(path) : undefined,
+    timeoutMs: Math.min(config.policy.timeoutMs, maxPolicyMs),
+    monotonicNow: clock.monotonicNow,
+    log,
+    meter,
+  });
   const records = createDecisionLog({
     sink(event: DecisionEvent) {
       const text = JSON.stringify(event);
@@ -51,8 +61,9 @@ export function createDecisionRecords(
         ? new Promise((resolve) => stdout.once('drain', resolve))
         : undefined,
     redact: createRedactor(mask, tokenHeadersOf(config)),
+    policy: (event, signal) => policy.apply(event, signal),
     labels: { id: randomUUID(), version: deps.version },
-    engine: deps.engine.name,
+    engine: configured.engine.name,
     sample,
     random: clock.random,
     meter,

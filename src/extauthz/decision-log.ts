@@ -1,3 +1,4 @@
+import { withDeadline } from '../runtime/abort.ts';
 import type { CheckTrace } from './check-trace.ts';
 import { problemOf, reasonCodeOf, reasonOf } from './outcome.ts';
 import type { Redactor } from './redaction.ts';
@@ -12,6 +13,8 @@ export type DecisionLogOptions = Readonly<{
   /** Asked after each batch: fulfilled when the sink, which has more than enough now, takes records again. */
   backlog?: (() => Promise<void> | undefined) | undefined;
   redact: Redactor;
+  /** What a policy makes of a finished record; undefined drops it. Must not reject. */
+  policy?: ((event: DecisionEvent, signal: AbortSignal) => Promise<DecisionEvent | undefined>) | undefined;
   /** Names of this sidecar that every record carries, e.g. `{ id, version }`. */
   labels: Readonly<Record<string, string>>;
   engine: string;
@@ -26,8 +29,8 @@ export type DecisionLogOptions = Readonly<{
 }>;
 
 export interface DecisionLogMeter {
-  /** A Check has no record: the queue was full, or it was an allow that the sample left out. */
-  decisionDropped(reason: 'queue_full' | 'sampled'): void;
+  /** A Check has no record: the queue was full, or it was an allow that the sample left out, or policy drops it. */
+  decisionDropped(reason: 'queue_full' | 'sampled' | 'policy'): void;
 }
 
 export interface DecisionLog {
@@ -38,6 +41,11 @@ export interface DecisionLog {
 }
 
 const batchSize = 64;
+/** How many records a policy is asked about at a time. */
+const concurrency = 8;
+/** How long policy has for the last records. */
+const drainMs = 2_000;
+const never = new AbortController().signal;
 const overheadBytes = 4 * 1024;
 
 /** The decision log, off the path of requests: what cannot be written in time is dropped and counted. */
@@ -55,15 +63,35 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
     return batch;
   }
 
-  function write(batch: readonly CheckTrace[]): void {
-    for (const trace of batch) {
-      try {
-        sink(decisionEvent(trace, options));
-      } catch {
-        // A result nested too deep for a recursive walk, here or in JSON.stringify. A client can bring a policy to give
-        // one, so it must neither end the program nor leave the Check unrecorded.
-        sink(withoutDocuments(decisionEvent({ ...trace, input: undefined, evaluation: undefined }, options)));
+  async function write(batch: readonly CheckTrace[], signal: AbortSignal): Promise<void> {
+    for (let start = 0; start < batch.length; start += concurrency) {
+      const traces = batch.slice(start, start + concurrency);
+      const events = traces.map((trace) => safeEvent(trace));
+      const { policy } = options;
+      const wanted =
+        policy === undefined ? events : await Promise.all(events.map((event) => policy(event, signal)));
+      for (const event of wanted) {
+        if (event === undefined) meter.decisionDropped('policy');
+        else emit(event);
       }
+    }
+  }
+
+  // A result nested too deep for a recursive walk, here or in JSON.stringify. A client can bring a policy to give one, so
+  // it must neither end the program nor leave the Check unrecorded.
+  function safeEvent(trace: CheckTrace): DecisionEvent {
+    try {
+      return decisionEvent(trace, options);
+    } catch {
+      return withoutDocuments(decisionEvent({ ...trace, input: undefined, evaluation: undefined }, options));
+    }
+  }
+
+  function emit(event: DecisionEvent): void {
+    try {
+      sink(event);
+    } catch {
+      sink(withoutDocuments(event));
     }
   }
 
@@ -102,10 +130,16 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
         }
         // A turn of the loop between batches: Checks that came meanwhile go first.
         await new Promise((resolve) => setImmediate(resolve));
-        write(take());
+        await write(take(), never);
         void holdBack();
       }
-      while (queue.length > 0) write(take());
+      let writing = Promise.resolve();
+      const drain = async (bounded: AbortSignal): Promise<void> => {
+        while (queue.length > 0) await write(take(), bounded);
+      };
+      await withDeadline(drainMs, never, (bounded) => (writing = drain(bounded))).catch(() => {});
+      // A policy that is out of time says nothing more, so this is at once.
+      await writing;
     },
   };
 }

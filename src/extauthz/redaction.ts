@@ -15,7 +15,8 @@ const credentialHeaders: readonly string[] = [
   'x-forwarded-client-cert',
 ];
 
-type Pointer = readonly string[];
+/** The segments of a JSON pointer into `{input, result}`. */
+export type Pointer = readonly string[];
 
 /**
  * Makes the function that takes credentials out of a decision: headers that carry them, in every input shape, inside
@@ -34,13 +35,14 @@ export function createRedactor(mask: readonly string[], headers: readonly string
       input: redact(input, '/input', secret, erased),
       result: redact(result, '/result', secret, erased),
     };
-    for (const pointer of pointers) document = remove(document, pointer, 0, '', erased);
+    for (const pointer of pointers) document = erase(document, pointer, erased);
     const redacted = document as { input?: unknown; result?: unknown };
     return { input: redacted.input, result: redacted.result, erased };
   };
 }
 
-function parsePointer(text: string): Pointer {
+/** Throws MalformedError when the pointer does not start with /input or /result. */
+export function parsePointer(text: string): Pointer {
   const segments = text.split('/').map((segment) => segment.replaceAll('~1', '/').replaceAll('~0', '~'));
   if (segments[0] !== '' || (segments[1] !== 'input' && segments[1] !== 'result')) {
     throw new MalformedError(`mask "${text}" does not start with /input or /result`);
@@ -81,6 +83,11 @@ function redact(value: unknown, at: string, secret: ReadonlySet<string>, erased:
 
 function isCredential(name: unknown, secret: ReadonlySet<string>): boolean {
   return typeof name === 'string' && secret.has(name.toLowerCase());
+}
+
+/** `documents` without what the pointer names; what went is added to `erased`. The original is left as it is. */
+export function erase(documents: unknown, pointer: Pointer, erased: string[]): unknown {
+  return remove(documents, pointer, 0, '', erased);
 }
 
 /** A copy of `value` without what the pointer names, or `value` itself when that is not there. */

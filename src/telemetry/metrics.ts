@@ -319,6 +319,10 @@ function decisionLogMetrics(counter: NewCounter) {
     'decisions_shortened_total',
     'Decision log records sent without input and result, because they were too large.',
   );
+  const withheld = counter(
+    'decisions_withheld_total',
+    'Decision log records without input and result, because system.log.mask or drop could not be evaluated.',
+  );
   const failures = counter(
     'decision_uploads_failed_total',
     'Batches that the decision log service did not take.',
@@ -327,6 +331,7 @@ function decisionLogMetrics(counter: NewCounter) {
     decisionDropped: (reason: string): void => dropped.inc({ reason }),
     decisionsLost: (reason: string, count: number): void => dropped.inc({ reason }, count),
     decisionsSent: (count: number): void => sent.inc(count),
+    decisionWithheld: (): void => withheld.inc(),
     decisionShortened: (): void => shortened.inc(),
     uploadFailed: (): void => failures.inc(),
   });

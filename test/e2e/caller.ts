@@ -32,13 +32,20 @@ export async function startCaller(
     rego = policy,
     timeout = '2s',
     entrypoints = [entrypoint],
+    files = {},
     config = {},
-  }: { rego?: string; timeout?: string; entrypoints?: readonly string[]; config?: Json } = {},
+  }: {
+    rego?: string;
+    files?: Readonly<Record<string, string>>;
+    timeout?: string;
+    entrypoints?: readonly string[];
+    config?: Json;
+  } = {},
 ): Promise<Caller> {
   const directory = await tempDirectory(t);
   const workloadApi = `unix://${join(directory, 'workload.sock')}`;
   const file = join(directory, 'bundle.tar.gz');
-  await buildWasmBundle(t, { files: { 'policy.rego': rego }, entrypoints, into: file });
+  await buildWasmBundle(t, { files: { 'policy.rego': rego, ...files }, entrypoints, into: file });
   const sidecar = await startSidecar(t, {
     config: {
       identity: devIdentity({ serve_workload_api: workloadApi }),
@@ -47,6 +54,11 @@ export async function startCaller(
       ...config,
     },
   });
+  return { sidecar, workloadApi, ...connectCaller(t, sidecar) };
+}
+
+/** Connects to a sidecar that runs already. */
+export function connectCaller(t: TestContext, sidecar: Sidecar): Pick<Caller, 'send' | 'check'> {
   const client = createGrpcClient({
     target: { kind: 'unix', path: sidecar.socket },
     maxMessageBytes: 8 << 20,
@@ -54,12 +66,7 @@ export async function startCaller(
   t.after(() => client.close());
   const send = (bytes: Buffer): Promise<Buffer> =>
     client.unary('/envoy.service.auth.v3.Authorization/Check', bytes, options);
-  return {
-    sidecar,
-    workloadApi,
-    send,
-    check: async (attributes) => answerOf(await send(request.encode({ attributes }))),
-  };
+  return { send, check: async (attributes) => answerOf(await send(request.encode({ attributes }))) };
 }
 
 export function answerOf(bytes: Buffer): Answer {

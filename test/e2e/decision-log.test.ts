@@ -3,9 +3,11 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
+import { startOpa } from '../support/opa.ts';
 import { until } from '../support/process.ts';
-import { http, startCaller } from './caller.ts';
-import { allowed, denied } from './world.ts';
+import { startSidecar } from '../support/sidecar.ts';
+import { connectCaller, http, startCaller } from './caller.ts';
+import { allowed, denied, devIdentity, entrypoint, policy } from './world.ts';
 
 type Record = Readonly<{ [member: string]: unknown }>;
 
@@ -71,4 +73,73 @@ test('with a sample of 0 only what was not allowed is recorded', async (t) => {
     records.map((record) => record['outcome']),
     ['denied'],
   );
+});
+
+const logPolicy = `package system.log
+import rego.v1
+
+drop if input.input.source_principal == "${allowed}"
+
+mask contains "/input/attributes/request/http/path"
+
+mask contains {"op": "upsert", "path": "/input/source_principal", "value": "somebody"}
+`;
+
+function assertMasked(records: readonly Record[]): void {
+  assert.deepEqual(
+    records.map(({ outcome, erased, masked }) => ({ outcome, erased, masked })),
+    [
+      {
+        outcome: 'denied',
+        erased: ['/input/attributes/request/http/path'],
+        masked: ['/input/source_principal'],
+      },
+    ],
+  );
+  const [{ input } = {}] = records;
+  assert.equal((input as Record)['source_principal'], 'somebody');
+}
+
+test('the bundle masks and drops records by system.log', async (t) => {
+  const { url, records } = await startService(t);
+  const { check, sidecar } = await startCaller(
+    t,
+    {},
+    {
+      files: { 'log.rego': logPolicy },
+      entrypoints: [entrypoint, 'system/log/mask', 'system/log/drop'],
+      config: { decision_log: { service: { url } } },
+    },
+  );
+  for (const principal of [allowed, denied]) await check(attributes(principal));
+  await until('the drop', async () =>
+    (await sidecar.metric('svidecar_decisions_dropped_total{reason="policy"}')) === 1 ? true : undefined,
+  );
+  // Also for the last records the engine is there.
+  await sidecar.process().stop();
+  assertMasked(records);
+});
+
+test('an OPA masks and drops records by system.log; while it is away they go without documents', async (t) => {
+  const { url, records } = await startService(t);
+  const opa = await startOpa(t, { over: 'tcp', files: { 'policy.rego': policy, 'log.rego': logPolicy } });
+  const sidecar = await startSidecar(t, {
+    config: {
+      identity: devIdentity(),
+      ext_authz: { path: entrypoint },
+      policy: { opa: { url: opa.url }, timeout: '2s' },
+      decision_log: { service: { url } },
+    },
+  });
+  const { check } = connectCaller(t, sidecar);
+  for (const principal of [allowed, denied]) await check(attributes(principal));
+  await until('the record', () => (records.length > 0 ? true : undefined));
+  assertMasked(records);
+
+  await opa.process.stop();
+  await check(attributes(allowed));
+  await until('the failure', () => (records.length > 1 ? true : undefined));
+  assert.equal(records[1]?.['reason_code'], 'engine_unavailable');
+  assert.equal('input' in (records[1] ?? {}), false);
+  assert.equal(await sidecar.metric('svidecar_decisions_withheld_total'), 1);
 });
