@@ -4,7 +4,7 @@ import type { LoadedConfig } from '../config/load.ts';
 import { encodeOptions } from '../config/schema.ts';
 import type { Sleep } from '../runtime/abort.ts';
 import { ConfigError, messageOf } from '../runtime/errors.ts';
-import { watchFile } from '../runtime/file-watch.ts';
+import { createFileSet } from '../runtime/file-watch.ts';
 import { createLatest, type Latest } from '../runtime/latest.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
@@ -24,7 +24,12 @@ export interface ReloadMeter {
   configRead(outcome: 'applied' | 'unchanged' | 'refused'): void;
 }
 
-const pollMs = 1_000;
+const pollMs = 500;
+/**
+ * Looks in a row that have to find a changed file as the one before did. A file that is being rewritten in place is empty or
+ * cut short for a moment, and that is valid YAML, in which nobody is denied.
+ */
+const quietLooks = 2;
 const maxFileBytes = 16 * 1024 * 1024;
 
 /** What takes effect without a restart; everything else that changed is named in the log. */
@@ -89,11 +94,24 @@ export function createReload(options: {
         }
       },
       async (signal) => {
-        const watch = { path: source.path, pollMs, maxBytes: maxFileBytes, sleep };
-        for await (const event of watchFile(watch, signal)) {
-          // The first look too: the file may have changed since the program read it.
-          if (event.kind === 'content') await inTurn();
-          else log.warn({ path: source.path }, 'configuration file cannot be read; the old one stays');
+        const file = createFileSet({ paths: [source.path], maxBytes: maxFileBytes });
+        let quiet: number | undefined;
+        while (!signal.aborted) {
+          const [event] = (await file.look()) ?? [];
+          if (event?.kind === 'content') {
+            // The first look too: the file may have changed since the program read it.
+            quiet = 0;
+          } else if (event !== undefined) {
+            quiet = undefined;
+            log.warn({ path: source.path }, 'configuration file cannot be read; the old one stays');
+          } else if (quiet !== undefined) {
+            quiet += 1;
+            if (quiet >= quietLooks) {
+              quiet = undefined;
+              await inTurn();
+            }
+          }
+          await sleep(pollMs, signal);
         }
       },
     ],

@@ -7,6 +7,7 @@ import { createReload } from '../../../src/app/reload.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
 import { sleep } from '../../../src/runtime/abort.ts';
+import { AbortedError } from '../../../src/runtime/errors.ts';
 import { createLatest, type Latest } from '../../../src/runtime/latest.ts';
 import type { LogFields, Logger } from '../../../src/runtime/log.ts';
 import { runTasks } from '../../../src/runtime/tasks.ts';
@@ -72,6 +73,44 @@ test('a changed file takes effect for denied identities without a restart', asyn
     fields: { keys: ['ext_authz.peer.denied_identities'] },
     message: 'configuration changed',
   });
+});
+
+test('a file that is being rewritten lifts no denial while it is empty', async (t) => {
+  const path = join(await tempDirectory(t), 'svidecar.yaml');
+  await writeFile(path, denying('spiffe://example.org/a'));
+  const read = async () => loadConfig({ text: await readFile(path, 'utf8'), path, env: {} });
+  const waiting: (() => void)[] = [];
+  const { configs, tasks } = createReload({
+    initial: await read(),
+    source: { path, read, requests: (signal) => createLatest(0).changes(signal) },
+    sleep: (_ms, signal) =>
+      new Promise((resolve, reject) => {
+        waiting.push(resolve);
+        signal.addEventListener('abort', () => reject(new AbortedError()), { once: true });
+      }),
+    log: recordingLog().log,
+    meter: { configRead() {} },
+  });
+  const stop = new AbortController();
+  const running = runTasks(stop.signal, tasks);
+  t.after(async () => {
+    stop.abort();
+    await running;
+  });
+  const look = async (): Promise<void> => {
+    waiting.shift()?.();
+    await until('the look', () => Promise.resolve(waiting.length > 0 ? true : undefined));
+  };
+  await look();
+  await writeFile(path, '');
+  await look();
+  assert.deepEqual(denied(configs), ['spiffe://example.org/a']);
+  await writeFile(path, denying('spiffe://example.org/b'));
+  await look();
+  assert.deepEqual(denied(configs), ['spiffe://example.org/a'], 'not yet known to be whole');
+  await look();
+  await look();
+  assert.deepEqual(denied(configs), ['spiffe://example.org/b']);
 });
 
 test('SIGHUP reads the file, and a file that is as before changes nothing', async (t) => {
