@@ -12,7 +12,7 @@ export interface OutputTokens {
   follow(spiffeId: SpiffeId | undefined): void;
 }
 
-/** `onChange` is called whenever a token comes; everything ends with `signal`. */
+/** `onChange` is called whenever a token comes or is dropped; everything ends with `signal`. */
 export function createOutputTokens(options: {
   audiences: readonly string[];
   cache: Pick<JwtSvidCache, 'watch'>;
@@ -29,7 +29,8 @@ export function createOutputTokens(options: {
     try {
       for await (const svid of cache.watch({ audience, spiffeId }, until)) {
         if (until.aborted) return;
-        tokens = new Map([...tokens, [audience, svid]]);
+        const others = [...tokens].filter(([name]) => name !== audience);
+        tokens = new Map(svid === undefined ? others : [...others, [audience, svid]]);
         onChange();
       }
     } catch (error) {

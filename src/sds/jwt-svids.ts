@@ -15,7 +15,8 @@ export interface ServedJwtSvids {
 
 /**
  * Follows the default SVID and keeps a JWT-SVID of its identity at hand for each audience, renewed as the cache renews
- * it, while `run` runs. With another default SVID, or none, those of the one before are no longer served at once.
+ * it, while `run` runs. One that the cache drops is no longer served, and at once those of the default SVID before when
+ * there is another, or none.
  */
 export function createServedJwtSvids(options: {
   audiences: readonly string[];
@@ -31,7 +32,8 @@ export function createServedJwtSvids(options: {
   async function follow(audience: string, spiffeId: SpiffeId, signal: AbortSignal): Promise<void> {
     try {
       for await (const svid of cache.watch({ audience, spiffeId }, signal)) {
-        held.set(new Map([...held.current(), [audience, svid]]));
+        const others = [...held.current()].filter(([name]) => name !== audience);
+        held.set(new Map(svid === undefined ? others : [...others, [audience, svid]]));
       }
     } catch (error) {
       log.error({ audience, spiffeId, error: messageOf(error) }, 'JWT-SVID for SDS cannot be followed');

@@ -43,8 +43,11 @@ export type JwtSvidCacheOptions = Readonly<{
 export interface JwtSvidCache {
   /** Rejects with what the source said, with LimitError when too many fetches wait, or AbortedError. */
   get(key: JwtSvidKey, signal: AbortSignal): Promise<JwtSvid>;
-  /** The current one as soon as there is one, then each renewal; conflated. Ends when `signal` fires. */
-  watch(key: JwtSvidKey, signal: AbortSignal): AsyncIterable<JwtSvid>;
+  /**
+   * The current one as soon as there is one, then each renewal, and undefined when one that was given has been dropped;
+   * conflated. Ends when `signal` fires.
+   */
+  watch(key: JwtSvidKey, signal: AbortSignal): AsyncIterable<JwtSvid | undefined>;
   /** Lets go of every JWT-SVID of the identities that `isGone` names; who waits for one of them is refused. */
   forget(isGone: (spiffeId: SpiffeId) => boolean): void;
   /**
@@ -210,8 +213,11 @@ export function createJwtSvidCache(options: JwtSvidCacheOptions): JwtSvidCache {
       try {
         if (usable(entry) === undefined && entry.flight === undefined) entry.renewAt = now();
         wake.abort();
+        let given = false;
         for await (const svid of entry.held.changes(signal)) {
-          if (svid !== undefined && svid.expiresAt > now()) yield svid;
+          if (svid === undefined ? !given : svid.expiresAt <= now()) continue;
+          given = svid !== undefined;
+          yield svid;
         }
       } finally {
         entry.watchers -= 1;

@@ -42,9 +42,7 @@ async function start(t: TestContext, more: (directory: string) => Partial<Output
     defaultSvid: (snapshot) => defaultSvid(snapshot, undefined),
     tokens: {
       async *watch({ audience, spiffeId }, signal) {
-        for await (const token of tokenOf(spiffeId, audience).changes(signal)) {
-          if (token !== undefined) yield token;
-        }
+        yield* tokenOf(spiffeId, audience).changes(signal);
       },
     },
     kill: (pid, name) => killed.push(`${pid} ${name}`),
@@ -227,6 +225,20 @@ describe('an output', () => {
     assert.equal(await read(directory, 'jwt.token'), renewed.token);
     assert.deepEqual(await pairIn(directory), pairOf(svid));
     assert.deepEqual(killed, ['4711 SIGUSR2', '4711 SIGUSR2']);
+  });
+
+  it('loses a JWT-SVID that is dropped, and keeps certificate and key', async (t) => {
+    const { directory, counts, reach, hold, tokenOf } = await start(t, () => ({
+      jwt: [{ audience: 'billing', file: 'jwt.token' }],
+    }));
+    const svid = await newSvid();
+    tokenOf(svid.spiffeId, 'billing').set(token(svid.spiffeId, '1'));
+    hold(svid);
+    await reach('the first set', () => counts.written === 1);
+    tokenOf(svid.spiffeId, 'billing').set(undefined);
+    await reach('the set without it', () => counts.written === 2);
+    await assert.rejects(read(directory, 'jwt.token'), { code: 'ENOENT' });
+    assert.deepEqual(await pairIn(directory), pairOf(svid));
   });
 
   it('does not wait for ever for a JWT-SVID, and adds it when it comes', async (t) => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
+import { AppError } from '../../../src/runtime/errors.ts';
 import { createLatest } from '../../../src/runtime/latest.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
 import { createServedJwtSvids } from '../../../src/sds/jwt-svids.ts';
@@ -34,9 +35,11 @@ function snapshotOf(...ids: readonly SpiffeId[]): TrustSnapshot {
 function setUp(audiences: readonly string[], defaultSvidHint?: string) {
   const clock = createManualClock(testNow);
   let asked = 0;
+  let denied = false;
   const cache = createJwtSvidCache({
     fetch: ({ audiences: [audience = ''], spiffeId = web }) => {
       asked += 1;
+      if (denied) return Promise.reject(new AppError('permission_denied', 'no such entry'));
       return Promise.resolve([
         unsignedJwtSvid({ audience, spiffeId, now: clock.now(), ttlMs, jti: `${asked}` }),
       ]);
@@ -57,6 +60,9 @@ function setUp(audiences: readonly string[], defaultSvidHint?: string) {
     served,
     snapshots,
     asked: () => asked,
+    deny: (value: boolean) => {
+      denied = value;
+    },
     ids: () => [...served.current()].map(([audience, { spiffeId }]) => `${audience} ${spiffeId}`),
     stop: async () => {
       stop.abort();
@@ -100,6 +106,19 @@ describe('the JWT-SVIDs for SDS', () => {
     assert.deepEqual(ids(), []);
     await clock.advance(ttlMs);
     assert.deepEqual(ids(), []);
+    await stop();
+  });
+
+  test('go when the source denies them, though the X509-SVID stays, and come again', async () => {
+    const { clock, snapshots, ids, deny, stop } = setUp(['billing']);
+    snapshots.set(snapshotOf(web));
+    await clock.advance(1000);
+    deny(true);
+    await clock.advance(ttlMs / 2);
+    assert.deepEqual(ids(), []);
+    deny(false);
+    await clock.advance(60_000);
+    assert.deepEqual(ids(), [`billing ${web}`]);
     await stop();
   });
 

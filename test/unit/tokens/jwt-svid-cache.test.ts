@@ -304,14 +304,14 @@ describe('a JWT-SVID cache', () => {
   it('gives a watcher the current one and each renewal, though nobody asks', async () => {
     const { cache, key, run, clock } = setUp();
     const stop = run();
-    const seen: JwtSvid[] = [];
+    const seen: (JwtSvid | undefined)[] = [];
     const ended = new AbortController();
     const watching = (async () => {
       for await (const svid of cache.watch(key(), ended.signal)) seen.push(svid);
     })();
     await clock.advance(3 * ttlMs);
     assert.ok(seen.length >= 6 && seen.length <= 7, `${seen.length} seen`);
-    assert.ok(seen.every((svid, i) => i === 0 || svid.expiresAt > (seen[i - 1]?.expiresAt ?? 0)));
+    assert.ok(seen.every((svid, i) => i === 0 || (svid?.expiresAt ?? 0) > (seen[i - 1]?.expiresAt ?? 0)));
     ended.abort();
     await watching;
     await stop();
@@ -321,7 +321,7 @@ describe('a JWT-SVID cache', () => {
     const { cache, key, run, clock, source, issue } = setUp();
     source.answer = unavailable;
     const stop = run();
-    const seen: JwtSvid[] = [];
+    const seen: (JwtSvid | undefined)[] = [];
     const ended = new AbortController();
     const watching = (async () => {
       for await (const svid of cache.watch(key(), ended.signal)) seen.push(svid);
