@@ -7,6 +7,7 @@ import { type Checker, createChecker } from '../extauthz/checker.ts';
 import type { IdentityRules } from '../extauthz/identity-rules.ts';
 import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
 import { reasonCodeOf } from '../extauthz/outcome.ts';
+import { createRateLimit } from '../extauthz/rate-limit.ts';
 import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
 import type { Service } from '../grpc/service.ts';
 import { createHttpClient } from '../http/client.ts';
@@ -96,6 +97,8 @@ export function createConfiguredChecker(
       maxBytes: extAuthz.body.maxBytes,
       protoTypes: readProtoTypes(config),
     },
+    rateLimit:
+      extAuthz.rateLimit && createRateLimit({ ...extAuthz.rateLimit, monotonicNow: clock.monotonicNow }),
     timeoutMs: policy.timeoutMs,
     dryRun: extAuthz.dryRun,
     dryRunQueries,

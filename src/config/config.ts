@@ -120,6 +120,8 @@ export type ExtAuthzConfig = Readonly<{
   injectJwtSvid: readonly InjectionConfig[];
   bridge: readonly BridgeConfig[];
   limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number }>;
+  /** Requests of one SPIFFE ID; undefined: as many as it likes. */
+  rateLimit: Readonly<{ requestsPerSecond: number; burst: number }> | undefined;
   body: Readonly<{ parse: boolean; maxBytes: number; protoDescriptor: string | undefined }>;
 }>;
 
@@ -256,6 +258,10 @@ export function buildConfig(options: Options, configPath: string | undefined): C
         mintAudience: rest.mint_audience,
       })),
       limits: { maxMessageBytes: authz.limits.max_message_bytes, maxConcurrent: authz.limits.max_concurrent },
+      rateLimit:
+        authz.rate_limit.requests_per_second > 0
+          ? { requestsPerSecond: authz.rate_limit.requests_per_second, burst: authz.rate_limit.burst }
+          : undefined,
       body: {
         parse: authz.body.parse,
         maxBytes: authz.body.max_bytes,

@@ -1,12 +1,11 @@
 /**
  * Keys of the product's contract that this version does not implement yet. They are refused by name, never silently
- * ignored: an operator who writes `rate_limit` must not believe to be protected by it. `[]` stands for any list item.
+ * ignored: an operator who writes `tls` must not believe to be protected by it. `[]` stands for any list item.
  */
 const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.queries[].cache_key',
   'ext_authz.cache',
   'ext_authz.limits.reflection',
-  'ext_authz.rate_limit',
   'ext_authz.tls',
   'ext_authz.shadow',
   'policy.opa.push',

@@ -302,6 +302,24 @@ const extAuthz = z.strictObject({
         .describe('Checks in flight; one more is answered 503 at once.'),
     })
     .prefault({}),
+  rate_limit: z
+    .strictObject({
+      requests_per_second: z
+        .number()
+        .min(0)
+        .max(1_000_000)
+        .default(0)
+        .describe(
+          'Requests of one SPIFFE ID; more are answered 429 with Retry-After. 0: as many as it likes.',
+        ),
+      burst: z
+        .int()
+        .min(0)
+        .max(1_000_000)
+        .default(0)
+        .describe('How many of them may come at once; 0: as many as in a second, and at least one.'),
+    })
+    .prefault({}),
   body: z
     .strictObject({
       parse: z.boolean().default(true).describe('Fills parsed_body of the policy input.'),

@@ -51,6 +51,7 @@ export function isPlain(outcome: Outcome): boolean {
   if (metadataOf(outcome) !== undefined) return false;
   if (!isNo(outcome) && credentialsOf(outcome).length > 0) return false;
   if (outcome.kind === 'allowed') return !hasMutations(outcome.decision);
+  if (outcome.kind === 'refused') return outcome.refusal.retryAfterS === undefined;
   if (outcome.kind !== 'denied') return true;
   const { reason, code, headers, body, httpStatus } = outcome.decision;
   return reason === code && headers.length === 0 && body === undefined && httpStatus === 403;
@@ -75,14 +76,20 @@ function metadataOf(outcome: Outcome): JsonObject | undefined {
 
 const statusOfRefusal: Readonly<Partial<Record<ReasonCode, StatusCode>>> = Object.freeze({
   malformed_request: 400,
+  rate_limited: 429,
   overloaded: 503,
   not_ready: 503,
 });
 
 function deniedResponse(outcome: No): DeniedHttpResponse {
   if (outcome.kind === 'failed') return { status: { code: 403 } };
-  if (outcome.kind === 'refused')
-    return { status: { code: statusOfRefusal[outcome.refusal.reasonCode] ?? 403 } };
+  if (outcome.kind === 'refused') {
+    const { reasonCode, retryAfterS } = outcome.refusal;
+    const status = { code: statusOfRefusal[reasonCode] ?? 403 };
+    return retryAfterS === undefined
+      ? { status }
+      : { status, headers: [plainHeader({ name: 'retry-after', value: String(retryAfterS) })] };
+  }
   const { headers, body, httpStatus } = outcome.decision;
   return {
     status: { code: httpStatus as StatusCode },

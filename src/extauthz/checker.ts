@@ -14,7 +14,8 @@ import { lift, type Outcome, outcomeOf } from './outcome.ts';
 import { type PeerSource, resolvePeer, spiffeIdIn } from './peer.ts';
 import { buildPolicyInput } from './policy-input.ts';
 import { queryRequestOf } from './query-request.ts';
-import { type Refusal, refuse } from './reason.ts';
+import type { RateLimit } from './rate-limit.ts';
+import { type Refusal, refuse, refuseForNow } from './reason.ts';
 
 export type CheckerOptions = Readonly<{
   snapshots: SnapshotReader;
@@ -24,6 +25,8 @@ export type CheckerOptions = Readonly<{
   peerSources: readonly PeerSource[];
   /** The rules of this moment. */
   identityRules: () => IdentityRules;
+  /** Absent: an ID may make as many requests as it likes. */
+  rateLimit?: RateLimit | undefined;
   body: BodyOptions;
   /** Absent: no request is given a JWT-SVID. */
   credentials?: Credentials | undefined;
@@ -60,7 +63,7 @@ const noIdentityYet = refuse(
 const noCredentials = refuse('token_unavailable', 'no JWT-SVID for the request within policy.timeout');
 const noPolicyYet = refuse('not_ready', 'no policy is loaded yet');
 
-/** Flow 2: request → peer → identity rules → query → input → engine → outcome → credentials. */
+/** Flow 2: request → peer → identity rules → rate limit → query → input → engine → outcome → credentials. */
 export function createChecker(options: CheckerOptions): Checker {
   const { snapshots, engine, queries, body, now, monotonicNow, log } = options;
 
@@ -82,6 +85,12 @@ export function createChecker(options: CheckerOptions): Checker {
       judgePeer(rules, peer, snapshot.trustDomain) ??
       judgeHolder(rules, peer, spiffeIdIn(attributes?.source?.principal));
     if (refusal !== undefined) return refused(refusal);
+    const waitS = peer.id === undefined ? undefined : options.rateLimit?.take(peer.id);
+    if (waitS !== undefined) {
+      return refused(
+        refuseForNow('rate_limited', `too many requests of ${peer.id}: see ext_authz.rate_limit`, waitS),
+      );
+    }
 
     const query = queries.select(queryRequestOf(request, peer.id));
     if (query.kind === 'deny') return refused(refuse(query.reason, query.message));

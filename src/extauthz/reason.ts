@@ -18,6 +18,7 @@ export type ReasonCode =
   | DecisionDenyCode
   | EngineFailure
   | 'malformed_request'
+  | 'rate_limited'
   | 'unsafe_path'
   | 'no_query'
   | 'token_unavailable'
@@ -25,8 +26,18 @@ export type ReasonCode =
   | 'not_ready';
 
 /** A refusal by one of our own rules. `message` is for the operator: it goes to the decision log, never to the client. */
-export type Refusal = Readonly<{ kind: 'deny'; reasonCode: ReasonCode; message: string }>;
+export type Refusal = Readonly<{
+  kind: 'deny';
+  reasonCode: ReasonCode;
+  message: string;
+  /** When another try may pass, in seconds; told to the client. */
+  retryAfterS?: number;
+}>;
 
 export function refuse(reasonCode: ReasonCode, message: string): Refusal {
   return Object.freeze({ kind: 'deny', reasonCode, message });
+}
+
+export function refuseForNow(reasonCode: ReasonCode, message: string, retryAfterS: number): Refusal {
+  return Object.freeze({ kind: 'deny', reasonCode, message, retryAfterS });
 }

@@ -211,7 +211,7 @@ listen_mode: 0660
 identity: {source: files, files: {certificate: a, private_key: b, bundle: c, cert: d}}
 sds: {default_svid_name: ALL}
 ext_authz:
-  rate_limit: {requests_per_second: 5}
+  rate_limit: {requests_per_second: -5}
   max_bytes: 1MiB
   body: {max_bytes: 8MiB}
   peer: {require: "yes", allowed_identities: ["spiffe://*/x"]}
@@ -232,7 +232,7 @@ admin: 5
       'ext_authz.queries[0].mach: is not a known key; did you mean match?',
       'ext_authz.queries[0].match.method: must be a list',
       'ext_authz.queries[1]: must be a section with keys of its own',
-      'ext_authz.rate_limit: is not supported by this version',
+      'ext_authz.rate_limit.requests_per_second: must be at least 0',
       'identity.files.cert: is not a known key; known here: certificate, private_key, bundle, federated_bundles',
       'listen: must be on loopback when it is tcp, such as tcp://127.0.0.1:9901',
       'listen_mode: must be text: a file mode such as "0660"',

@@ -159,6 +159,7 @@ export type CheckerParts = Readonly<{
   log?: CheckerOptions['log'];
   peerSources?: CheckerOptions['peerSources'];
   credentials?: CheckerOptions['credentials'];
+  rateLimit?: CheckerOptions['rateLimit'];
 }>;
 
 export function checkerWith(trust: Trust, parts: CheckerParts = {}): Checker {
@@ -176,6 +177,7 @@ export function checkerWith(trust: Trust, parts: CheckerParts = {}): Checker {
     identityRules:
       parts.identityRules ?? (() => ({ requirePeer: true, denied: identities(), ...parts.rules })),
     credentials: parts.credentials,
+    rateLimit: parts.rateLimit,
     body: parts.body ?? { parse: true, maxBytes: 1_048_576 },
     timeoutMs: parts.timeoutMs ?? 60_000,
     dryRun: parts.dryRun ?? false,
