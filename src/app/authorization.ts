@@ -91,6 +91,7 @@ export function createConfiguredChecker(
     ...rest,
     queries: compileConfiguredQueries(config),
     peerSources: createPeerSources(config, { now, log: rest.log, meter }),
+    trustXfcc: extAuthz.peer.trustXfcc,
     credentials: createConfiguredCredentials(config, mint),
     body: {
       parse: extAuthz.body.parse,

@@ -3,19 +3,21 @@ import type { QueryMap } from '../policy/query-map.ts';
 import { withDeadline } from '../runtime/abort.ts';
 import { AbortedError, AppError, messageOf, TimeoutError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
+import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import type { SnapshotReader, TrustSnapshot } from '../trust/snapshot.ts';
 import type { BodyOptions } from './body.ts';
-import type { CheckAttributes } from './check-attributes.ts';
+import type { CheckAttributes, CheckRequest } from './check-attributes.ts';
 import { decodeCheckRequest } from './check-request.ts';
 import { type CheckSteps, type CheckTrace, noSteps } from './check-trace.ts';
 import type { CredentialSpec, Credentials } from './credentials.ts';
 import { type IdentityRules, judgeHolder, judgePeer } from './identity-rules.ts';
 import { lift, type Outcome, outcomeOf } from './outcome.ts';
-import { type PeerSource, resolvePeer, spiffeIdIn } from './peer.ts';
+import { type Peer, type PeerSource, resolvePeer, spiffeIdIn } from './peer.ts';
 import { buildPolicyInput } from './policy-input.ts';
 import { queryRequestOf } from './query-request.ts';
 import type { RateLimit } from './rate-limit.ts';
 import { type Refusal, refuse, refuseForNow } from './reason.ts';
+import { namedByXfcc } from './xfcc-peer.ts';
 
 export type CheckerOptions = Readonly<{
   snapshots: SnapshotReader;
@@ -23,6 +25,8 @@ export type CheckerOptions = Readonly<{
   queries: QueryMap;
   /** Asked in order; the first that applies decides. */
   peerSources: readonly PeerSource[];
+  /** x-forwarded-client-cert tells who holds the connection to the proxy before us. */
+  trustXfcc?: boolean | undefined;
   /** The rules of this moment. */
   identityRules: () => IdentityRules;
   /** Absent: an ID may make as many requests as it likes. */
@@ -82,8 +86,7 @@ export function createChecker(options: CheckerOptions): Checker {
     const rules = options.identityRules();
     const { attributes } = request;
     const refusal =
-      judgePeer(rules, peer, snapshot.trustDomain) ??
-      judgeHolder(rules, peer, spiffeIdIn(attributes?.source?.principal));
+      judgePeer(rules, peer, snapshot.trustDomain) ?? judgeHolder(rules, peer, holdersOf(request, peer));
     if (refusal !== undefined) return refused(refusal);
     const waitS = peer.id === undefined ? undefined : options.rateLimit?.take(peer.id);
     if (waitS !== undefined) {
@@ -104,6 +107,13 @@ export function createChecker(options: CheckerOptions): Checker {
     steps.engineMs = monotonicNow() - started;
     steps.evaluation = evaluation;
     return outcomeOf(evaluation);
+  }
+
+  /** Who holds the connection, where another may be the peer: the one next to us, and the one whom its proxy tells of. */
+  function holdersOf(request: CheckRequest, peer: Peer): readonly SpiffeId[] {
+    const principal = spiffeIdIn(request.attributes?.source?.principal);
+    const named = options.trustXfcc === true && peer.via === 'bridge' ? namedByXfcc(request) : [];
+    return principal === undefined ? named : [principal, ...named];
   }
 
   async function settle(

@@ -70,17 +70,15 @@ export function judgePeer(
 
 /**
  * Refuses a denied identity that holds the connection although a bridge or a trusted header says that the request is
- * another one's; the
- * other rules are about the peer alone.
+ * another one's; the other rules are about the peer alone.
  */
 export function judgeHolder(
   { denied }: IdentityRules,
   peer: Peer,
-  holder: SpiffeId | undefined,
+  holders: readonly SpiffeId[],
 ): Refusal | undefined {
-  const isAnother = peer.via === 'bridge' || peer.via === 'xfcc';
-  if (!isAnother || holder === undefined || !denied.has(holder, trustDomainOf(holder))) {
-    return undefined;
-  }
+  if (peer.via !== 'bridge' && peer.via !== 'xfcc') return undefined;
+  const holder = holders.find((id) => denied.has(id, trustDomainOf(id)));
+  if (holder === undefined) return undefined;
   return refuse('identity_denied', `${holder}, who holds the connection, is on the denied list`);
 }

@@ -1,4 +1,6 @@
 import { AppError } from '../runtime/errors.ts';
+import type { SpiffeId } from '../spiffe/spiffe-id.ts';
+import type { CheckRequest } from './check-attributes.ts';
 import type { PeerResult, PeerSource } from './peer.ts';
 import { peerOf, spiffeIdIn } from './peer.ts';
 import {
@@ -56,6 +58,18 @@ export function createXfccPeerSource({ verifyCertificate, now }: XfccPeerOptions
   function passed(id: Parameters<typeof peerOf>[0], verified: boolean, provenUntil?: number): PeerResult {
     return Object.freeze({ kind: 'peer', peer: peerOf(id, 'xfcc', verified), provenUntil });
   }
+}
+
+/**
+ * Whom the last element of x-forwarded-client-cert names, proven or not; nobody without the header. Throws an AppError
+ * for one that does not follow its grammar.
+ */
+export function namedByXfcc({ headers }: CheckRequest): readonly SpiffeId[] {
+  const header = headers['x-forwarded-client-cert'];
+  if (header === undefined) return [];
+  return parseXfcc(header)
+    .uris.map(spiffeIdIn)
+    .filter((id) => id !== undefined);
 }
 
 function chainOf({ chain }: Xfcc): ReturnType<typeof readPeerCertificates> {

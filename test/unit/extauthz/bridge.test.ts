@@ -145,6 +145,19 @@ describe('a bridge', () => {
     assert.equal(reasonCodeOf(trace.outcome), 'identity_denied');
   });
 
+  it('does not let a denied identity in that a trusted proxy tells of', async () => {
+    const named = async (xfcc: string, rules = { denied: identities(web) }) => {
+      const headers = { ...(await bearer()), 'x-forwarded-client-cert': xfcc };
+      const { outcome } = await check(headers, { principal: api, trustXfcc: true, rules, dryRun: true });
+      return reasonCodeOf(outcome);
+    };
+    assert.equal(await named(`URI=${agent},URI=${web}`), 'identity_denied');
+    assert.equal(await named(`URI=${agent};URI=${web}`), 'identity_denied');
+    assert.equal(await named(`URI=${api}`), undefined);
+    assert.equal(await named(`URI=${web}`, { denied: identities() }), undefined);
+    assert.equal(await named(`URI=${web};=`), 'malformed_request', 'nobody can tell who it is');
+  });
+
   it('never asks for another ID than the mapped one, and a refusal of it is a denial', async () => {
     const asked: JwtSvidKey[] = [];
     const mint = (key: JwtSvidKey) => {

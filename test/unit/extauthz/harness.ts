@@ -158,6 +158,7 @@ export type CheckerParts = Readonly<{
   now?: () => number;
   log?: CheckerOptions['log'];
   peerSources?: CheckerOptions['peerSources'];
+  trustXfcc?: boolean;
   credentials?: CheckerOptions['credentials'];
   rateLimit?: CheckerOptions['rateLimit'];
 }>;
@@ -174,6 +175,7 @@ export function checkerWith(trust: Trust, parts: CheckerParts = {}): Checker {
     peerSources: parts.peerSources ?? [
       createMtlsPeerSource({ verifyCertificate: parts.verifyCertificate ?? 'when_present', now }),
     ],
+    trustXfcc: parts.trustXfcc,
     identityRules:
       parts.identityRules ?? (() => ({ requirePeer: true, denied: identities(), ...parts.rules })),
     credentials: parts.credentials,
