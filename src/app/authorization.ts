@@ -4,6 +4,7 @@ import { createRecentDecisions, type RecentDecision } from '../admin/recent-deci
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
 import { type Checker, createChecker } from '../extauthz/checker.ts';
+import { createDecisionCache, type DecisionCacheMeter } from '../extauthz/decision-cache.ts';
 import type { IdentityRules } from '../extauthz/identity-rules.ts';
 import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
 import { reasonCodeOf } from '../extauthz/outcome.ts';
@@ -77,7 +78,7 @@ export function createConfiguredChecker(
     clock: Clock;
     identityRules: () => IdentityRules;
     mint: MintToken;
-    meter: IssuerKeysMeter;
+    meter: IssuerKeysMeter & Readonly<{ cache: DecisionCacheMeter }>;
     newDecisionId: () => string;
     log: Logger;
   },
@@ -98,6 +99,7 @@ export function createConfiguredChecker(
       maxBytes: extAuthz.body.maxBytes,
       protoTypes: readProtoTypes(config),
     },
+    cache: extAuthz.cache && createDecisionCache({ ...extAuthz.cache, now, meter: meter.cache }),
     rateLimit:
       extAuthz.rateLimit && createRateLimit({ ...extAuthz.rateLimit, monotonicNow: clock.monotonicNow }),
     timeoutMs: policy.timeoutMs,

@@ -9,7 +9,6 @@ import { identityRulesOf, readDenied } from '../app/identity-rules.ts';
 import type { MintToken } from '../app/jwt-authorization.ts';
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
-import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
 import { problemOf, reasonCodeOf, reasonOf } from '../extauthz/outcome.ts';
 import { createResponseEncoder } from '../extauthz/response-encoder.ts';
 import { AppError, ConfigError, messageOf } from '../runtime/errors.ts';
@@ -59,7 +58,7 @@ export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags)
       clock,
       identityRules: () => rules,
       mint: nameToken,
-      meter: silentKeysMeter,
+      meter: silentMeter,
       newDecisionId: randomUUID,
       log,
     });
@@ -70,7 +69,7 @@ export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags)
   }
 }
 
-const silentKeysMeter: IssuerKeysMeter = Object.freeze({ keysFetched() {} });
+const silentMeter = Object.freeze({ keysFetched() {}, cache: { looked() {} } });
 
 /** What is printed may be kept or sent around, so no token is fetched for it: its place is shown. */
 const nameToken: MintToken = ({ audience, spiffeId }) =>

@@ -92,6 +92,7 @@ export type QueryConfig = Readonly<{
   path: string | undefined;
   input: InputShape | undefined;
   dryRun: boolean;
+  cacheKey: readonly string[] | undefined;
   set: Readonly<Record<string, JsonValue>> | undefined;
 }>;
 
@@ -120,6 +121,8 @@ export type ExtAuthzConfig = Readonly<{
   injectJwtSvid: readonly InjectionConfig[];
   bridge: readonly BridgeConfig[];
   limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number }>;
+  /** Undefined: no decision is kept. */
+  cache: Readonly<{ ttlMs: number; maxEntries: number }> | undefined;
   /** Requests of one SPIFFE ID; undefined: as many as it likes. */
   rateLimit: Readonly<{ requestsPerSecond: number; burst: number }> | undefined;
   body: Readonly<{ parse: boolean; maxBytes: number; protoDescriptor: string | undefined }>;
@@ -227,11 +230,12 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       listen: isDeepStrictEqual(authz.listen, options.listen) ? undefined : authz.listen,
       path: authz.path,
       input: authz.input,
-      queries: authz.queries.map(({ match, path, input, dry_run: dryRun, set }) => ({
+      queries: authz.queries.map(({ match, path, input, dry_run: dryRun, cache_key: cacheKey, set }) => ({
         match,
         path,
         input,
         dryRun,
+        cacheKey,
         set,
       })),
       peer: {
@@ -258,6 +262,8 @@ export function buildConfig(options: Options, configPath: string | undefined): C
         mintAudience: rest.mint_audience,
       })),
       limits: { maxMessageBytes: authz.limits.max_message_bytes, maxConcurrent: authz.limits.max_concurrent },
+      cache:
+        authz.cache.ttl > 0 ? { ttlMs: authz.cache.ttl, maxEntries: authz.cache.max_entries } : undefined,
       rateLimit:
         authz.rate_limit.requests_per_second > 0
           ? { requestsPerSecond: authz.rate_limit.requests_per_second, burst: authz.rate_limit.burst }

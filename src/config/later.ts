@@ -3,8 +3,6 @@
  * ignored: an operator who writes `tls` must not believe to be protected by it. `[]` stands for any list item.
  */
 const laterKeys: ReadonlySet<string> = new Set([
-  'ext_authz.queries[].cache_key',
-  'ext_authz.cache',
   'ext_authz.limits.reflection',
   'ext_authz.tls',
   'ext_authz.shadow',

@@ -54,6 +54,18 @@ const rules: readonly Rule[] = [
         : [],
   },
   {
+    reads: ['policy.engine', 'ext_authz.cache.ttl'],
+    check: ({ policy, ext_authz }) =>
+      policy.engine === 'opa' && ext_authz.cache.ttl > 0
+        ? [
+            {
+              path: 'ext_authz.cache.ttl',
+              message: 'needs policy.engine: wasm: an OPA server does not tell when its policy changes',
+            },
+          ]
+        : [],
+  },
+  {
     reads: ['policy.engine', 'policy.bundle', 'ext_authz.enabled'],
     check: ({ policy, ext_authz }) =>
       ext_authz.enabled && policy.engine === 'wasm' && policy.bundle === undefined

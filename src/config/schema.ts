@@ -166,6 +166,22 @@ const query = z.strictObject({
     .prefault({})
     .describe('All keys given must match; a key that the request lacks does not match.'),
   path: decisionPath().optional().meta({ otherwise: '`ext_authz.path`', description: 'OPA decision.' }),
+  cache_key: z
+    .array(
+      z
+        .string()
+        .max(256)
+        .regex(
+          /^(?:peer|method|path|host|body|context\..+|header\..+)$/,
+          'must be peer, method, path, host, body, context.NAME or header.NAME',
+        ),
+    )
+    .min(1)
+    .max(64)
+    .optional()
+    .describe(
+      'Everything that the decision depends on: peer, method, path (with its query), host, body, context.NAME, header.NAME. Without it no decision is cached.',
+    ),
   input: inputShape()
     .optional()
     .meta({ otherwise: '`ext_authz.input`', description: 'Shape of the policy input.' }),
@@ -300,6 +316,16 @@ const extAuthz = z.strictObject({
         .max(100_000)
         .default(1000)
         .describe('Checks in flight; one more is answered 503 at once.'),
+    })
+    .prefault({}),
+  cache: z
+    .strictObject({
+      ttl: duration('0s', '1h')
+        .prefault('0s')
+        .describe(
+          'How long decisions of queries with a cache_key are kept; 0s: not at all. Only with engine wasm.',
+        ),
+      max_entries: z.int().min(1).max(1_000_000).default(10_000).describe('How many are kept.'),
     })
     .prefault({}),
   rate_limit: z

@@ -59,6 +59,7 @@ export function createBridgePeerSource(options: {
     return {
       kind: 'peer',
       peer: peerOf(spiffeId, 'bridge', true),
+      provenUntil: result.expiresAt,
       exchange: { header, scheme: found.scheme, audience, spiffeId },
     };
   };

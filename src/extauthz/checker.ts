@@ -10,6 +10,7 @@ import type { CheckAttributes, CheckRequest } from './check-attributes.ts';
 import { decodeCheckRequest } from './check-request.ts';
 import { type CheckSteps, type CheckTrace, noSteps } from './check-trace.ts';
 import type { CredentialSpec, Credentials } from './credentials.ts';
+import type { DecisionCache } from './decision-cache.ts';
 import { type IdentityRules, judgeHolder, judgePeer } from './identity-rules.ts';
 import { lift, type Outcome, outcomeOf } from './outcome.ts';
 import { type Peer, type PeerSource, resolvePeer, spiffeIdIn } from './peer.ts';
@@ -29,6 +30,8 @@ export type CheckerOptions = Readonly<{
   trustXfcc?: boolean | undefined;
   /** The rules of this moment. */
   identityRules: () => IdentityRules;
+  /** Absent: no decision is kept. */
+  cache?: DecisionCache | undefined;
   /** Absent: an ID may make as many requests as it likes. */
   rateLimit?: RateLimit | undefined;
   body: BodyOptions;
@@ -102,10 +105,22 @@ export function createChecker(options: CheckerOptions): Checker {
     const destination = destinationOf(attributes, snapshot);
     const input = buildPolicyInput({ request, peer, destination, query, body });
     steps.input = input;
+    // Looked up only now: what cannot be read is refused whatever is held.
+    const versions = { engine: engine.revision(), trust: snapshot.version, rules };
+    const key = options.cache?.keyOf(query, request, peer, versions);
+    const held = key === undefined ? undefined : options.cache?.find(key, versions);
+    if (held !== undefined) {
+      steps.evaluation = held;
+      return outcomeOf(held);
+    }
     const started = monotonicNow();
     const evaluation = await engine.evaluate(query.path, input, signal);
     steps.engineMs = monotonicNow() - started;
     steps.evaluation = evaluation;
+    // One that was under way while the policy changed is of nobody knows which.
+    if (key !== undefined && engine.revision() === versions.engine) {
+      options.cache?.keep(key, evaluation, versions, resolved.provenUntil);
+    }
     return outcomeOf(evaluation);
   }
 

@@ -21,7 +21,9 @@ export function createJwtPeerSource({ header, audiences, now }: JwtPeerOptions):
     const found = findToken(headers, header);
     if (found === undefined) return undefined;
     const result = await verifyJwtSvid(found.token, audiences, snapshot.jwtBundles, now());
-    if (result.valid) return { kind: 'peer', peer: peerOf(result.spiffeId, 'jwt_svid', true) };
+    if (result.valid) {
+      return { kind: 'peer', peer: peerOf(result.spiffeId, 'jwt_svid', true), provenUntil: result.expiresAt };
+    }
     return refuse('jwt_svid_invalid', `JWT-SVID in ${header}: ${result.reason}: ${result.message}`);
   };
 }

@@ -24,6 +24,8 @@ export type QuerySpec = Readonly<{
   path?: string | undefined;
   input?: InputShape | undefined;
   dryRun?: boolean | undefined;
+  /** What the decision depends on: peer, method, path, host, body, context.K, header.N. Absent: it is never kept. */
+  cacheKey?: readonly string[] | undefined;
   set?: Readonly<Record<string, JsonValue>> | undefined;
 }>;
 
@@ -34,6 +36,8 @@ export type SelectedQuery = Readonly<{
   input: InputShape;
   /** Denials and failures of this query are logged and let through. */
   dryRun: boolean;
+  /** What the decision depends on; empty: it is never kept. */
+  cacheKey: readonly string[];
   /** Constants of the query with captures filled in. */
   set: Readonly<Record<string, JsonValue>>;
   captures: Captures;
@@ -61,6 +65,7 @@ type CompiledQuery = Readonly<{
   path: string;
   input: InputShape;
   dryRun: boolean;
+  cacheKey: readonly string[];
   fill: FilledTemplate;
   match: RequestMatch;
 }>;
@@ -113,6 +118,7 @@ function fallbackFor(path: string | undefined, input: InputShape): SelectedQuery
     path,
     input,
     dryRun: false,
+    cacheKey: Object.freeze([]),
     set: empty,
     captures: empty,
     index: undefined,
@@ -133,6 +139,7 @@ function selected(query: CompiledQuery, captures: Captures): SelectedQuery | Que
     path: query.path,
     input: query.input,
     dryRun: query.dryRun,
+    cacheKey: query.cacheKey,
     set: Object.freeze(set) as Readonly<Record<string, JsonValue>>,
     captures,
     index: query.index,
@@ -154,6 +161,7 @@ function compileQuery(
     path: decisionPath(spec.path ?? defaults.defaultPath, report(`${at}.path`)),
     input: spec.input ?? defaults.defaultInput,
     dryRun: spec.dryRun ?? false,
+    cacheKey: Object.freeze([...(spec.cacheKey ?? [])]),
     fill: compileTemplate(set, captureNames(match), (path, message) => report(`${at}.set${path}`)(message)),
     match,
   });

@@ -216,7 +216,7 @@ ext_authz:
   body: {max_bytes: 8MiB}
   peer: {require: "yes", allowed_identities: ["spiffe://*/x"]}
   queries:
-    - {mach: {}, cache_key: [peer], match: {method: GET}}
+    - {mach: {}, cache_key: [poor], match: {method: GET}}
     - 5
 policy: {engine: wasm, timeout: 150, opa: {url: "http://u:p@opa"}}
 admin: 5
@@ -228,7 +228,7 @@ admin: 5
       'ext_authz.max_bytes: is not a known key here; ext_authz.body.max_bytes is',
       'ext_authz.peer.allowed_identities[0]: pattern has a * in the trust domain, which must be literal',
       'ext_authz.peer.require: must be true or false',
-      'ext_authz.queries[0].cache_key: is not supported by this version',
+      'ext_authz.queries[0].cache_key[0]: must be peer, method, path, host, body, context.NAME or header.NAME',
       'ext_authz.queries[0].mach: is not a known key; did you mean match?',
       'ext_authz.queries[0].match.method: must be a list',
       'ext_authz.queries[1]: must be a section with keys of its own',

@@ -161,6 +161,7 @@ export type CheckerParts = Readonly<{
   trustXfcc?: boolean;
   credentials?: CheckerOptions['credentials'];
   rateLimit?: CheckerOptions['rateLimit'];
+  cache?: CheckerOptions['cache'];
 }>;
 
 export function checkerWith(trust: Trust, parts: CheckerParts = {}): Checker {
@@ -180,6 +181,7 @@ export function checkerWith(trust: Trust, parts: CheckerParts = {}): Checker {
       parts.identityRules ?? (() => ({ requirePeer: true, denied: identities(), ...parts.rules })),
     credentials: parts.credentials,
     rateLimit: parts.rateLimit,
+    cache: parts.cache,
     body: parts.body ?? { parse: true, maxBytes: 1_048_576 },
     timeoutMs: parts.timeoutMs ?? 60_000,
     dryRun: parts.dryRun ?? false,
