@@ -1,5 +1,5 @@
-import { type Document, parseDocument, stringify } from 'yaml';
 import { ConfigError, messageOf } from '../runtime/errors.ts';
+import { type Document, parseDocument, stringify } from '../runtime/yaml.ts';
 
 const maxTextBytes = 1024 * 1024;
 const maxAliases = 100;

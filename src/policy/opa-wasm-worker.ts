@@ -11,10 +11,6 @@ export type PolicyWorkerNews =
   | Readonly<{ kind: 'ready'; entrypoints: ReadonlyMap<string, number> }>
   | Readonly<{ kind: 'refused'; message: string }>;
 
-// The runtime package prints a policy's debug output. This thread never returns to its event loop, so the text would
-// pile up unread; and it may hold parts of a request.
-globalThis.console.log = () => {};
-
 const { source, memory } = workerData as PolicyWorkerData;
 
 function tell(news: PolicyWorkerNews): void {
@@ -23,7 +19,7 @@ function tell(news: PolicyWorkerNews): void {
 }
 
 try {
-  const policy = loadWasmPolicy(source);
+  const policy = loadWasmPolicy(source, { now: Date.now, random: Math.random });
   tell({ kind: 'ready', entrypoints: policy.entrypoints });
   serveChannel(memory, (entrypoint, input) => policy.evaluate(entrypoint, input));
 } catch (error) {

@@ -1,5 +1,7 @@
-import * as opaWasm from '@open-policy-agent/opa-wasm';
 import { MalformedError, messageOf } from '../runtime/errors.ts';
+import type { Builtin, EvaluationContext } from './builtins/args.ts';
+import { createBuiltins } from './builtins/table.ts';
+import { readValue, stringAt, textAt, type ValueExports, writeText, writeValue } from './wasm-values.ts';
 
 /** One instance of a compiled policy with its data, in the thread that calls it. */
 export interface WasmPolicy {
@@ -19,33 +21,28 @@ export type WasmPolicySource = Readonly<{
   maxMemoryBytes: number;
 }>;
 
-// The package's types list this as a named export; at run time only its default export has it.
-const { loadPolicySync } = (opaWasm as unknown as { default: Pick<typeof opaWasm, 'loadPolicySync'> })
-  .default;
-
 const pageBytes = 65_536;
 const initialPages = 5;
 /** An instance that one large evaluation has blown up is renewed beyond this, because wasm memory never shrinks. */
 const keepMemoryBytes = 64 * 1024 * 1024;
 
-/** Built-ins that the runtime package supplies from JavaScript, beside those compiled into the module. */
-const suppliedBuiltins: ReadonlySet<string> = new Set([
-  'json.is_valid',
-  'regex.split',
-  'sprintf',
-  'yaml.is_valid',
-  'yaml.marshal',
-  'yaml.unmarshal',
-]);
+/** What an evaluation may take from the world. */
+export type PolicyWorld = Readonly<{
+  /** Milliseconds since 1970. */
+  now: () => number;
+  /** From 0 up to 1. */
+  random: () => number;
+}>;
 
 /**
  * Loads a policy. Throws MalformedError for a module that is no OPA policy, data that is not a JSON object, and a
  * built-in that nobody supplies, by name: it would fail, or be undefined, only when a request reaches it.
  */
-export function loadWasmPolicy(source: WasmPolicySource): WasmPolicy {
+export function loadWasmPolicy(source: WasmPolicySource, world: PolicyWorld): WasmPolicy {
   checkData(source.data);
-  let instance = instantiate(source);
-  const missing = builtinsOf(instance).filter((name) => !suppliedBuiltins.has(name));
+  const host = createHost(world);
+  let instance = instantiate(source, host);
+  const missing = [...instance.builtins.values()].filter((name) => !host.supplied.has(name));
   if (missing.length > 0) {
     throw new MalformedError(
       `policy calls built-ins that are not available here: ${missing.sort().join(', ')}`,
@@ -54,16 +51,39 @@ export function loadWasmPolicy(source: WasmPolicySource): WasmPolicy {
   const baseBytes = instance.memory.buffer.byteLength;
 
   return {
-    entrypoints: entrypointsOf(instance),
+    entrypoints: instance.entrypoints,
     evaluate(entrypoint, input) {
-      if (instance.memory.buffer.byteLength > baseBytes + keepMemoryBytes) instance = instantiate(source);
+      if (instance.memory.buffer.byteLength > baseBytes + keepMemoryBytes)
+        instance = instantiate(source, host);
+      host.begin();
       try {
         return run(instance, entrypoint, input);
       } catch (error) {
         // What unwinds a wasm stack from outside leaves its stack pointer low; an instance that aborted is not used again.
-        instance = instantiate(source);
+        instance = instantiate(source, host);
         throw new MalformedError(`policy aborted: ${describe(error)}`, { cause: error });
       }
+    },
+  };
+}
+
+/** The built-ins from outside, and what they share during one evaluation. */
+type Host = Readonly<{
+  supplied: ReadonlyMap<string, Builtin>;
+  begin(): void;
+  context(): EvaluationContext;
+}>;
+
+function createHost({ now, random }: PolicyWorld): Host {
+  let context: EvaluationContext | undefined;
+  return {
+    supplied: createBuiltins(),
+    begin() {
+      context = undefined;
+    },
+    context() {
+      context ??= { nowNs: BigInt(Math.trunc(now() * 1000)) * 1000n, memory: new Map(), random };
+      return context;
     },
   };
 }
@@ -73,46 +93,84 @@ type Instance = Readonly<{
   memory: WebAssembly.Memory;
   dataAddress: number;
   heapBase: number;
-  entrypoints: unknown;
+  entrypoints: ReadonlyMap<string, number>;
+  builtins: ReadonlyMap<number, string>;
 }>;
 
-type OpaExports = Readonly<{
-  builtins(): number;
-  opa_json_dump(value: number): number;
-  opa_eval(
-    reserved: number,
-    entrypoint: number,
-    data: number,
-    input: number,
-    inputLength: number,
-    heap: number,
-    format: number,
-  ): number;
-}>;
+type OpaExports = ValueExports &
+  Readonly<{
+    opa_wasm_abi_version?: WebAssembly.Global;
+    opa_wasm_abi_minor_version?: WebAssembly.Global;
+    builtins(): number;
+    entrypoints(): number;
+    opa_heap_ptr_get(): number;
+    opa_eval(
+      reserved: number,
+      entrypoint: number,
+      data: number,
+      input: number,
+      inputLength: number,
+      heap: number,
+      format: number,
+    ): number;
+  }>;
 
-function instantiate(source: WasmPolicySource): Instance {
+function instantiate(source: WasmPolicySource, host: Host): Instance {
   const maximum = Math.floor(source.maxMemoryBytes / pageBytes);
   // How much memory the module imports cannot be asked of it; one that needs more says so as a LinkError.
   for (let initial = initialPages; ; initial *= 2) {
     try {
-      const memory = { initial: Math.min(initial, maximum), maximum };
-      const policy = loadPolicySync(source.module, memory, {});
-      if (!(policy.minorVersion >= 2)) throw new MalformedError('policy.wasm is of an ABI before 1.2');
-      policy.setData(source.data.slice().buffer);
-      const { exports } = policy.wasmInstance as unknown as { exports: OpaExports };
-      return {
-        exports,
-        memory: policy.mem,
-        dataAddress: policy.dataAddr,
-        heapBase: Number(policy.dataHeapPtr),
-        entrypoints: policy.entrypoints,
-      };
+      const memory = new WebAssembly.Memory({ initial: Math.min(initial, maximum), maximum });
+      return link(source, host, memory);
     } catch (error) {
       if (error instanceof WebAssembly.LinkError && initial < maximum) continue;
       if (error instanceof MalformedError) throw error;
       throw new MalformedError(`policy.wasm cannot be loaded: ${describe(error)}`, { cause: error });
     }
   }
+}
+
+/** Wasm ABI 1.2 and up (https://www.openpolicyagent.org/docs/latest/wasm/). */
+function link(source: WasmPolicySource, host: Host, memory: WebAssembly.Memory): Instance {
+  const callBuiltin = (id: number, _context: number, ...args: number[]): number => {
+    const name = builtins.get(id) ?? '';
+    const builtin = host.supplied.get(name);
+    if (builtin === undefined) throw new MalformedError(`built-in ${name} is not available here`);
+    const values = args.map((address) => readValue(exports, memory, address));
+    try {
+      return writeValue(exports, memory, builtin(values, host.context()));
+    } catch (error) {
+      // A call that fails is undefined, as in OPA. An error of ours is not the policy's: it ends the evaluation.
+      if (error instanceof MalformedError) return 0;
+      throw error;
+    }
+  };
+  const env = {
+    memory,
+    opa_abort(address: number): never {
+      throw new MalformedError(stringAt(memory, address));
+    },
+    // Its text may hold parts of a request.
+    opa_println() {},
+    opa_builtin0: callBuiltin,
+    opa_builtin1: callBuiltin,
+    opa_builtin2: callBuiltin,
+    opa_builtin3: callBuiltin,
+    opa_builtin4: callBuiltin,
+  };
+  const exports = new WebAssembly.Instance(source.module, { env }).exports as OpaExports;
+  if (
+    exports.opa_wasm_abi_version?.value !== 1 ||
+    !((exports.opa_wasm_abi_minor_version?.value as number) >= 2)
+  ) {
+    throw new MalformedError('policy.wasm is not of ABI 1.2 or a later 1.x');
+  }
+  const table = (address: number): [string, number][] =>
+    Object.entries(JSON.parse(stringAt(memory, exports.opa_json_dump(address))) as Record<string, number>);
+  const builtins = new Map(table(exports.builtins()).map(([name, id]) => [id, name]));
+  const entrypoints = new Map(table(exports.entrypoints()));
+  const dataAddress = writeText(exports, memory, source.data, exports.opa_json_parse);
+  return { exports, memory, dataAddress, heapBase: exports.opa_heap_ptr_get(), entrypoints, builtins };
 }
 
 /** One call of `opa_eval` (wasm ABI 1.2), which resets the heap to `heapBase`: nothing survives an evaluation. */
@@ -123,24 +181,6 @@ function run(instance: Instance, entrypoint: number, input: Uint8Array): Uint8Ar
   new Uint8Array(memory.buffer).set(input, heapBase);
   const heap = heapBase + Math.ceil(input.byteLength / 8) * 8;
   return textAt(memory, exports.opa_eval(0, entrypoint, dataAddress, heapBase, input.byteLength, heap, 0));
-}
-
-function textAt(memory: WebAssembly.Memory, address: number): Uint8Array {
-  const bytes = new Uint8Array(memory.buffer);
-  const end = bytes.indexOf(0, address);
-  if (address === 0 || end === -1) throw new MalformedError('evaluation gave no result set');
-  return bytes.subarray(address, end);
-}
-
-function builtinsOf(instance: Instance): string[] {
-  const address = instance.exports.opa_json_dump(instance.exports.builtins());
-  const text = Buffer.from(textAt(instance.memory, address)).toString('utf8');
-  return Object.keys(JSON.parse(text) as Record<string, number>);
-}
-
-function entrypointsOf(instance: Instance): ReadonlyMap<string, number> {
-  const table = instance.entrypoints as Record<string, number>;
-  return new Map(Object.entries(table));
 }
 
 /** The parser inside wasm stops at the end of the first value; what follows would be ignored. */
@@ -156,9 +196,6 @@ function checkData(data: Uint8Array): void {
   }
 }
 
-/** The runtime package throws texts and plain objects as well as errors. */
 function describe(thrown: unknown): string {
-  const plain =
-    typeof thrown === 'object' && thrown !== null && 'message' in thrown ? thrown.message : thrown;
-  return messageOf(plain).slice(0, 300);
+  return messageOf(thrown).slice(0, 300);
 }

@@ -248,7 +248,7 @@ test('a bundle that needs a missing built-in is refused by the name of the built
   await writeFile(file, await fixtureBundle('clock'));
   await assert.rejects(engine.load(forever), (error) => {
     assert.ok(error instanceof MalformedError);
-    assert.match(error.message, /built-ins that are not available here: http\.send, time\.now_ns/);
+    assert.match(error.message, /built-ins that are not available here: http\.send$/);
     return true;
   });
   assert.equal(engine.ready(), false);

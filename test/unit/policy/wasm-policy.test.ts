@@ -9,7 +9,10 @@ async function load(
   maxMemoryBytes = 64 * 1024 * 1024,
 ): Promise<(decision: string, input: unknown) => string> {
   const { module, data } = await parseBundle(await fixtureBundle('lab'));
-  const policy: WasmPolicy = loadWasmPolicy({ module, data, maxMemoryBytes });
+  const policy: WasmPolicy = loadWasmPolicy(
+    { module, data, maxMemoryBytes },
+    { now: Date.now, random: Math.random },
+  );
   return (decision, input) => {
     const entrypoint = policy.entrypoints.get(decision);
     assert.ok(entrypoint !== undefined);
