@@ -29,7 +29,7 @@ export const netBuiltins: Builtins = {
     return setOf(found);
   },
   'net.cidr_merge': (args) => {
-    const ranges = elements(args, 0).map((one, _index, all) => rangeOf(text(all, all.indexOf(one))));
+    const ranges = elements(args, 0).map((one) => rangeOf(text([one], 0)));
     return setOf(merge(ranges).flatMap(blocksOf).map(formatCidr));
   },
 };

@@ -48,5 +48,5 @@ function anyPair(args: readonly Value[], fits: (one: string, affix: string) => b
 
 function texts(args: readonly Value[], index: number): readonly string[] {
   if (typeof args[index] === 'string') return [args[index]];
-  return elements(args, index).map((one, _index, all) => text(all, all.indexOf(one)));
+  return elements(args, index).map((one) => text([one], 0));
 }
