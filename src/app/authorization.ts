@@ -10,12 +10,14 @@ import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
 import { reasonCodeOf } from '../extauthz/outcome.ts';
 import { createRateLimit } from '../extauthz/rate-limit.ts';
 import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
+import { createShadow } from '../extauthz/shadow.ts';
 import type { Service } from '../grpc/service.ts';
 import { createHttpClient } from '../http/client.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa-rest.ts';
 import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
 import type { PolicyEngine } from '../policy/policy-engine.ts';
 import { compileQueries, type QueryMap } from '../policy/query-map.ts';
+import { compileRequestRules } from '../policy/request-rules.ts';
 import { aborted, type Sleep } from '../runtime/abort.ts';
 import { ConfigError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
@@ -24,7 +26,12 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
 import { createDecisionRecords } from './decision-records.ts';
-import { createConfiguredCredentials, createPeerSources, type MintToken } from './jwt-authorization.ts';
+import {
+  createConfiguredCredentials,
+  createPeerSources,
+  type MintToken,
+  shadowAt,
+} from './jwt-authorization.ts';
 import { readProtoTypes } from './proto-types.ts';
 
 export type Clock = Readonly<{
@@ -147,6 +154,18 @@ export function createAuthorization(
     meter: metrics.decisionLog,
     version: deps.version,
   });
+  const shadow =
+    extAuthz.shadow.length === 0
+      ? undefined
+      : createShadow({
+          rules: compileRequestRules(extAuthz.shadow, shadowAt),
+          engine,
+          timeoutMs: config.policy.timeoutMs,
+          // A shadow without end must leave a wasm worker to Checks.
+          maxConcurrent: configured.kind === 'wasm' ? 1 : 16,
+          log,
+          meter: metrics.extAuthz,
+        });
   const service = createExtAuthzService({
     checker: createConfiguredChecker(config, {
       snapshots,
@@ -163,6 +182,7 @@ export function createAuthorization(
     onDecision(trace) {
       recent.add(summarize(trace));
       records?.record(trace);
+      void shadow?.observe(trace);
     },
     meter: metrics.extAuthz,
   });

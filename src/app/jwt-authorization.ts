@@ -15,12 +15,13 @@ import type { JwtSvidKey } from '../tokens/cache-entries.ts';
 /** Gives the token of a JWT-SVID of exactly that identity and audience. */
 export type MintToken = (key: JwtSvidKey, signal: AbortSignal) => Promise<string>;
 
-/** Throws ConfigError with every problem in the matches of `inject_jwt_svid` and `bridge`. */
+/** Throws ConfigError with every problem in the matches of `inject_jwt_svid`, `bridge` and `shadow`. */
 export function checkJwtMatches({ extAuthz }: Config): void {
   const problems: ConfigProblem[] = [];
   for (const [rules, at] of [
     [extAuthz.injectJwtSvid, injectAt],
     [extAuthz.bridge, bridgeAt],
+    [extAuthz.shadow, shadowAt],
   ] as const) {
     try {
       compileRequestRules<(typeof rules)[number]>(rules, at);
@@ -34,6 +35,7 @@ export function checkJwtMatches({ extAuthz }: Config): void {
 
 const injectAt = 'ext_authz.inject_jwt_svid';
 const bridgeAt = 'ext_authz.bridge';
+export const shadowAt = 'ext_authz.shadow';
 
 /** Where the peer is looked for, in the order of the product's rules: the first source that applies decides. */
 export function createPeerSources(

@@ -121,6 +121,7 @@ export type ExtAuthzConfig = Readonly<{
   injectJwtSvid: readonly InjectionConfig[];
   bridge: readonly BridgeConfig[];
   limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number }>;
+  shadow: readonly Readonly<{ match: MatchConfig; path: string }>[];
   /** Undefined: no decision is kept. */
   cache: Readonly<{ ttlMs: number; maxEntries: number }> | undefined;
   /** Requests of one SPIFFE ID; undefined: as many as it likes. */
@@ -262,6 +263,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
         mintAudience: rest.mint_audience,
       })),
       limits: { maxMessageBytes: authz.limits.max_message_bytes, maxConcurrent: authz.limits.max_concurrent },
+      shadow: authz.shadow,
       cache:
         authz.cache.ttl > 0 ? { ttlMs: authz.cache.ttl, maxEntries: authz.cache.max_entries } : undefined,
       rateLimit:

@@ -5,7 +5,6 @@
 const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.limits.reflection',
   'ext_authz.tls',
-  'ext_authz.shadow',
   'policy.opa.push',
   'policy.opa.spiffe_ids',
   'policy.bundle.url',

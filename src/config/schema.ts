@@ -221,6 +221,11 @@ const bridge = z.strictObject({
   mint_audience: name().describe('The audience of the JWT-SVID.'),
 });
 
+const shadow = z.strictObject({
+  match: requestMatch.prefault({}).describe('Which requests; as for queries.'),
+  path: decisionPath().min(1).describe('OPA decision, asked with the input of the query.'),
+});
+
 const extAuthz = z.strictObject({
   enabled: z.boolean().default(true).describe("Answers Envoy's ext_authz Checks."),
   listen: listenAddress()
@@ -307,6 +312,11 @@ const extAuthz = z.strictObject({
     .max(100)
     .default([])
     .describe('The JWT of another issuer comes in, a JWT-SVID of the SPIFFE ID it stands for goes on.'),
+  shadow: z
+    .array(shadow)
+    .max(100)
+    .default([])
+    .describe('Decisions that are asked for and logged beside those of queries, and decide nothing.'),
   limits: z
     .strictObject({
       max_message_bytes: size('64KiB', '64MiB').prefault('4MiB').describe('The largest Check that is read.'),

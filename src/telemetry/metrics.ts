@@ -269,9 +269,11 @@ function extAuthzMetrics(counter: NewCounter, histogram: NewHistogram) {
     'Fetches of the keys of the issuers that bridges trust.',
     ['outcome'],
   );
+  const shadows = counter('shadow_decisions_total', 'Shadow decisions beside those of queries.', ['outcome']);
   const cache = counter('decision_cache_total', 'Decisions looked up in the cache.', ['outcome']);
   return Object.freeze({
     cache: Object.freeze({ looked: (outcome: string): void => cache.inc({ outcome }) }),
+    shadowed: (outcome: string): void => shadows.inc({ outcome }),
     keysFetched: (outcome: string): void => issuerKeys.inc({ outcome }),
     checked(outcome: string, reason: string, seconds: number): void {
       checks.inc({ outcome, reason });
