@@ -13,7 +13,7 @@ export interface Zone {
 const nsPerSecond = 1_000_000_000n;
 const maxZones = 64;
 /** Each knows the abbreviations of its own part of the world. */
-const locales = ['en-US', 'en-GB', 'en-AU', 'en-IN', 'en-ZA', 'en-NZ'] as const;
+const locales = ['en-US', 'en-GB', 'en-AU', 'en-IN', 'en-ZA', 'en-NZ', 'ja-JP'] as const;
 
 export const utc: Zone = Object.freeze({
   name: 'UTC',
@@ -66,6 +66,7 @@ function load(name: string): Zone {
     name,
     offsetAt,
     abbreviationAt(seconds: number) {
+      if (name === 'GMT') return name;
       for (const locale of locales) {
         const parts = new Intl.DateTimeFormat(locale, { timeZone, timeZoneName: 'short' });
         const found = parts.formatToParts(seconds * 1000).find(({ type }) => type === 'timeZoneName')?.value;
