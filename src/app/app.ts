@@ -13,6 +13,7 @@ import { createMetrics } from '../telemetry/metrics.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import { createTrustStore } from '../trust/store.ts';
 import { type Clock, createAuthorization } from './authorization.ts';
+import { createAuthzDoor } from './authz-door.ts';
 import { createFederation } from './federation.ts';
 import { createConfiguredSource, createFeed } from './identity.ts';
 import { createIdentityRules } from './identity-rules.ts';
@@ -140,7 +141,9 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
         version,
       })
     : undefined;
+  const mtls = createAuthzDoor(config, { snapshots: store, now, log });
   const servers = createServers(config, {
+    mtls: mtls?.door,
     sds: sds?.service,
     extAuthz: authorization?.service,
     source,
@@ -222,6 +225,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     ...spiffeApi.tasks,
     ...outputs.tasks,
     ...(authorization?.tasks ?? []),
+    ...(mtls?.tasks ?? []),
     tellExpiry,
     serveGrpc,
     tellHealth,

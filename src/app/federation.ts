@@ -4,12 +4,7 @@ import type { FederationEntry } from '../federation/federation-entry.ts';
 import { bootstrapOf } from '../federation/fetch-bundle.ts';
 import type { FederationMeter } from '../federation/meter.ts';
 import { createBundleServer, ownBundle } from '../federation/serve-bundle.ts';
-import {
-  type CredentialFiles,
-  fileCredentials,
-  readCredentials,
-  svidCredentials,
-} from '../federation/server-credentials.ts';
+import { type CredentialFiles, fileCredentials, readCredentials } from '../federation/server-credentials.ts';
 import { createBundleWatcher } from '../federation/watch-bundles.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { createFileSet, type FileEvent } from '../runtime/file-watch.ts';
@@ -20,6 +15,7 @@ import { parsePemCertificates } from '../spiffe/certificate.ts';
 import type { TrustDomain } from '../spiffe/spiffe-id.ts';
 import { type TrustSnapshot, usableDefaultSvid } from '../trust/snapshot.ts';
 import type { TrustStore } from '../trust/store.ts';
+import { svidCredentials } from '../trust/svid-credentials.ts';
 import type { IdentitySource } from '../workload/identity-source.ts';
 import type { Clock } from './authorization.ts';
 

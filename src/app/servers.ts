@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Config } from '../config/config.ts';
 import { createHealth } from '../grpc/health.ts';
-import { createGrpcServer, type GrpcServer } from '../grpc/server.ts';
+import { type ConnectionFront, createGrpcServer, type GrpcServer } from '../grpc/server.ts';
 import type { Service } from '../grpc/service.ts';
 import type { Logger } from '../runtime/log.ts';
 import { formatSocketAddress } from '../runtime/socket-address.ts';
@@ -30,12 +30,14 @@ export function createServers(
   deps: {
     sds: Service | undefined;
     extAuthz: Service | undefined;
+    /** TLS of `ext_authz.listen`. */
+    mtls?: ConnectionFront | undefined;
     source: IdentitySource;
     now: () => number;
     log: Logger;
   },
 ): Servers {
-  const { sds, extAuthz, source, now, log } = deps;
+  const { sds, extAuthz, mtls, source, now, log } = deps;
   const { listen, listenMode, identity } = config;
   const apart = config.extAuthz.listen;
   const health = createHealth([sds, extAuthz].flatMap((service) => service?.name ?? []));
@@ -65,7 +67,11 @@ export function createServers(
   if (apart !== undefined && extAuthz !== undefined) {
     doors.push({
       server: createGrpcServer({ services: [extAuthz], health, maxMessageBytes, log }),
-      listen: (server) => server.listen(apart, listenMode, { allowStickyParent }),
+      listen: (server) =>
+        server.listen(apart, listenMode, {
+          allowStickyParent,
+          ...(mtls === undefined ? {} : { front: mtls }),
+        }),
     });
   }
   const workloadApi = identity.dev?.serveWorkloadApi;

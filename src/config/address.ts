@@ -15,10 +15,16 @@ export function parseListenAddress(text: string): SocketAddress {
   if (text.startsWith('unix:')) return Object.freeze({ kind: 'unix', path: parseUnixPath(text) });
   if (!text.startsWith('tcp://')) throw new MalformedError('must be unix:///PATH or tcp://IP:PORT');
   const { host, port } = parseHostPort(text.slice('tcp://'.length));
-  if (!isLoopback(host)) {
-    throw new MalformedError('must be on loopback when it is tcp, such as tcp://127.0.0.1:9901');
-  }
+  if (!isLoopback(host)) throw new MalformedError(onLoopback);
   return Object.freeze({ kind: 'tcp', host, port });
+}
+
+export const onLoopback = 'must be on loopback when it is tcp, such as tcp://127.0.0.1:9901';
+
+/** Like parseListenAddress, for a socket that may have TLS: whether tcp has to be on loopback is told elsewhere. */
+export function parseTlsListenAddress(text: string): SocketAddress {
+  if (!text.startsWith('tcp://')) return parseListenAddress(text);
+  return Object.freeze({ kind: 'tcp', ...parseHostPort(text.slice('tcp://'.length)) });
 }
 
 /** Parses `IP:PORT` or `[IPv6]:PORT`; a host name is refused, because what it resolves to may change. */

@@ -120,6 +120,8 @@ export type ExtAuthzConfig = Readonly<{
   headerMode: 'overwrite' | 'opa_envoy_plugin';
   injectJwtSvid: readonly InjectionConfig[];
   bridge: readonly BridgeConfig[];
+  /** Set exactly when ext_authz has mTLS. */
+  tls: Readonly<{ clientSpiffeIds: readonly SpiffeId[] }> | undefined;
   limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number }>;
   shadow: readonly Readonly<{ match: MatchConfig; path: string }>[];
   /** Undefined: no decision is kept. */
@@ -262,6 +264,10 @@ export function buildConfig(options: Options, configPath: string | undefined): C
         spiffeId: rest.spiffe_id,
         mintAudience: rest.mint_audience,
       })),
+      tls:
+        authz.tls.client_spiffe_ids.length === 0
+          ? undefined
+          : { clientSpiffeIds: authz.tls.client_spiffe_ids },
       limits: { maxMessageBytes: authz.limits.max_message_bytes, maxConcurrent: authz.limits.max_concurrent },
       shadow: authz.shadow,
       cache:

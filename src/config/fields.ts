@@ -11,6 +11,7 @@ import {
   parseJwksUrl,
   parseListenAddress,
   parseServiceUrl,
+  parseTlsListenAddress,
 } from './address.ts';
 import { formatDuration, formatMode, formatSize, parseDuration, parseMode, parseSize } from './units.ts';
 
@@ -42,6 +43,9 @@ export const size = (min: string, max: string) =>
 export const fileMode = () => written(['file mode', '"0660"'], parseMode, formatMode);
 
 export const listenAddress = () => written(socket, parseListenAddress, formatSocketAddress);
+
+/** One that may have TLS, and then be tcp off loopback. */
+export const tlsListenAddress = () => written(socket, parseTlsListenAddress, formatSocketAddress);
 
 /** The address of a Workload API, in any form that the standard has: what follows the scheme is the workload room's. */
 export const endpointAddress = () =>

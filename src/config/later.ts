@@ -1,10 +1,9 @@
 /**
  * Keys of the product's contract that this version does not implement yet. They are refused by name, never silently
- * ignored: an operator who writes `tls` must not believe to be protected by it. `[]` stands for any list item.
+ * ignored: an operator who writes `verification_key` must not believe to be protected by it. `[]` stands for any list item.
  */
 const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.limits.reflection',
-  'ext_authz.tls',
   'policy.opa.push',
   'policy.opa.spiffe_ids',
   'policy.bundle.url',

@@ -1,5 +1,6 @@
 import type { ConfigProblem } from '../runtime/errors.ts';
 import { formatHostPort, type HostPort, isLoopback, type SocketAddress } from '../runtime/socket-address.ts';
+import { extAuthzTlsRules } from './ext-authz-tls-rules.ts';
 import { federationRules } from './federation-rules.ts';
 import { identityRules } from './identity-rules.ts';
 import { outputRules } from './output-rules.ts';
@@ -42,14 +43,18 @@ const rules: readonly Rule[] = [
       'ext_authz.listen',
       'ext_authz.inject_jwt_svid',
       'ext_authz.bridge',
+      'ext_authz.tls',
     ],
     check: ({ listen, ext_authz }) =>
-      ext_authz.enabled && (ext_authz.listen ?? listen).kind !== 'unix'
+      ext_authz.enabled &&
+      ext_authz.tls.client_spiffe_ids.length === 0 &&
+      (ext_authz.listen ?? listen).kind !== 'unix'
         ? (['inject_jwt_svid', 'bridge'] as const)
             .filter((key) => ext_authz[key].length > 0)
             .map((key) => ({
               path: `ext_authz.${key}`,
-              message: 'needs a unix socket: JWT-SVIDs do not go over tcp without TLS; set ext_authz.listen',
+              message:
+                'needs a unix socket: JWT-SVIDs do not go over tcp without TLS; set ext_authz.listen or ext_authz.tls',
             }))
         : [],
   },
@@ -95,6 +100,7 @@ const rules: readonly Rule[] = [
     ],
     check: sameSocketTwice,
   },
+  ...extAuthzTlsRules,
   ...federationRules,
   ...outputRules,
   {

@@ -20,6 +20,7 @@ import {
   serviceUrl,
   size,
   spiffeId,
+  tlsListenAddress,
   tokenHeader,
   trustDomain,
 } from './fields.ts';
@@ -228,7 +229,7 @@ const shadow = z.strictObject({
 
 const extAuthz = z.strictObject({
   enabled: z.boolean().default(true).describe("Answers Envoy's ext_authz Checks."),
-  listen: listenAddress()
+  listen: tlsListenAddress()
     .optional()
     .meta({ otherwise: 'the socket of `listen`', description: 'A socket of its own for ext_authz.' }),
   path: decisionPath()
@@ -317,6 +318,17 @@ const extAuthz = z.strictObject({
     .max(100)
     .default([])
     .describe('Decisions that are asked for and logged beside those of queries, and decide nothing.'),
+  tls: z
+    .strictObject({
+      client_spiffe_ids: z
+        .array(spiffeId())
+        .max(100)
+        .default([])
+        .describe(
+          'Makes ext_authz.listen, a tcp socket of its own, mTLS with our default X.509-SVID; only these clients of our own trust domain may connect. None: no TLS.',
+        ),
+    })
+    .prefault({}),
   limits: z
     .strictObject({
       max_message_bytes: size('64KiB', '64MiB').prefault('4MiB').describe('The largest Check that is read.'),

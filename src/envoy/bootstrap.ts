@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.ts';
 import { formatYaml } from '../config/yaml.ts';
 import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';
-import type { HostPort } from '../runtime/socket-address.ts';
+import type { HostPort, SocketAddress } from '../runtime/socket-address.ts';
 import { plainCluster, sidecarCluster, socketAddress, type Target, tlsCluster } from './cluster.ts';
 import { connectionAge } from './connection-age.ts';
 import { httpAuthzFilter, tcpAuthzFilter } from './ext-authz.ts';
@@ -98,8 +98,28 @@ function clusters(config: Config, options: BootstrapOptions): readonly Json[] {
     const http = options.protocol === 'http' ? connectionAge(config, 'client') : undefined;
     return [...own, tlsCluster(upstream, options.upstream, http, tls)];
   }
-  if (listen !== undefined) own.push(sidecarCluster(sidecarAuthz, listen));
+  if (listen !== undefined)
+    own.push({ ...sidecarCluster(sidecarAuthz, reachable(listen)), ...authzTls(config, options) });
   return [...own, plainCluster(upstream, options.upstream, options.upstreamHttp2 ?? false)];
+}
+
+/**
+ * This Envoy and the sidecar show the same SVID, the default one. So it has to be in the list of clients, and the list
+ * names the sidecar, too.
+ */
+function authzTls(config: Config, options: BootstrapOptions): Json {
+  const { tls } = config.extAuthz;
+  if (tls === undefined) return {};
+  const peers = tls.clientSpiffeIds.map((id) => ({ text: id, pieces: [id] as const }));
+  const bundleName = config.sds.defaultBundleName;
+  return { transport_socket: upstreamTls({ ...tlsOptions(config, options), bundleName, peers, http: true }) };
+}
+
+/** A socket on every address of the machine is reached on loopback. */
+function reachable(address: SocketAddress): SocketAddress {
+  if (address.kind === 'unix') return address;
+  if (address.host === '0.0.0.0') return { ...address, host: '127.0.0.1' };
+  return address.host === '::' ? { ...address, host: '::1' } : address;
 }
 
 function serverListener(config: Config, options: BootstrapOptions): Json {

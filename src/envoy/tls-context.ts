@@ -4,6 +4,9 @@ import { type Json, seconds, typed } from './json.ts';
 /** A pattern of SPIFFE IDs, as the config has it. */
 export type PeerPattern = NonNullable<ExtAuthzConfig['peer']['allowedIdentities']>[number];
 
+/** Whom a matcher is made for: the literal pieces of a pattern, between its stars. */
+export type NamedPeers = Pick<PeerPattern, 'text' | 'pieces'>;
+
 export type TlsOptions = Readonly<{
   /** The cluster that SDS is asked over. */
   cluster: string;
@@ -12,7 +15,7 @@ export type TlsOptions = Readonly<{
   svidName: string;
   bundleName: string;
   /** Who the peer may be; empty: whoever the bundle vouches for. */
-  peers: readonly PeerPattern[];
+  peers: readonly NamedPeers[];
   http: boolean;
 }>;
 
@@ -35,7 +38,7 @@ export function upstreamTls(options: TlsOptions): Json {
 }
 
 /** The matcher of a URI SAN that accepts exactly the IDs of the pattern. */
-function sanMatcher({ text, pieces }: PeerPattern): Json {
+function sanMatcher({ text, pieces }: NamedPeers): Json {
   const [first, ...others] = pieces;
   if (others.length === 0) return { san_type: 'URI', matcher: { exact: text } };
   if (others.length === 1 && others[0] === '') return { san_type: 'URI', matcher: { prefix: first } };

@@ -5,9 +5,9 @@ import { errnoOf, messageOf, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import { formatHostPort, type HostPort } from '../runtime/socket-address.ts';
 import { type BundleDocument, formatBundleDocument } from '../spiffe/bundle-document.ts';
+import type { CredentialSource } from '../spiffe/server-credentials.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import type { FederationMeter } from './meter.ts';
-import type { CredentialSource } from './server-credentials.ts';
 
 export type BundleServerOptions = Readonly<{
   listen: HostPort;

@@ -3,34 +3,7 @@ import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, AppError, MalformedError, messageOf, UnavailableError } from '../runtime/errors.ts';
 import { createFileSet, type FileEvent, type FileSet } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
-import { encodeCertificatesPem, encodePrivateKeyPem } from '../spiffe/certificate.ts';
-import type { X509Svid } from '../spiffe/x509-svid.ts';
-import type { SnapshotReader, TrustSnapshot } from '../trust/snapshot.ts';
-
-/** What a TLS server shows: a chain and its key, PEM. The key is a secret. */
-export type ServerCredentials = Readonly<{ certificatePem: Buffer; privateKeyPem: Buffer }>;
-
-/** The credentials of now and, as they change, the newer ones; ends with `signal`. */
-export type CredentialSource = (signal: AbortSignal) => AsyncIterable<ServerCredentials>;
-
-/** Our own X509-SVID, as `pick` chooses it. While there is none the last one stays in use. */
-export function svidCredentials(
-  snapshots: SnapshotReader,
-  pick: (snapshot: TrustSnapshot) => X509Svid | undefined,
-): CredentialSource {
-  return async function* credentials(signal) {
-    let shown: string | undefined;
-    for await (const snapshot of snapshots.changes(signal)) {
-      const svid = pick(snapshot);
-      if (svid === undefined || svid.chain[0].fingerprint === shown) continue;
-      shown = svid.chain[0].fingerprint;
-      yield {
-        certificatePem: encodeCertificatesPem(svid.chain),
-        privateKeyPem: encodePrivateKeyPem(svid.privateKey),
-      };
-    }
-  };
-}
+import type { CredentialSource, ServerCredentials } from '../spiffe/server-credentials.ts';
 
 export type CredentialFiles = Readonly<{ certificate: string; privateKey: string }>;
 

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { sleep } from '../runtime/abort.ts';
 import { AbortedError } from '../runtime/errors.ts';
@@ -29,6 +30,14 @@ export type GrpcServerOptions = Readonly<{
 export type ListenOptions = Readonly<{
   /** A unix socket right below a sticky directory that everyone may write to (/tmp); for development only. */
   allowStickyParent?: boolean;
+  /** Stands between the socket and the server: connections go to it, and come back from it ready for HTTP/2. */
+  front?: ConnectionFront;
+}>;
+
+/** TLS, for one. */
+export type ConnectionFront = Readonly<{
+  open(to: (ready: Duplex) => void): void;
+  admit(socket: Socket): void;
 }>;
 
 /** An address in use: `close` stops accepting (a unix socket is unlinked if it still is ours), calls go on. */
@@ -71,7 +80,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   let stopped: Promise<void> | undefined;
   let allClosed: (() => void) | undefined;
 
-  function accept(socket: Socket): void {
+  function accept(socket: Socket, front: ConnectionFront | undefined): void {
     sockets.add(socket);
     // Whoever only looks whether the socket is served hangs up before a session could take care of it.
     socket.on('error', () => {});
@@ -79,8 +88,9 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
       sockets.delete(socket);
       if (sockets.size === 0) allClosed?.();
     });
-    if (stopped === undefined) injector.injectConnection(socket);
-    else socket.destroy();
+    if (stopped !== undefined) socket.destroy();
+    else if (front === undefined) injector.injectConnection(socket);
+    else front.admit(socket);
   }
 
   async function stop(graceMs: number): Promise<void> {
@@ -103,10 +113,16 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   return Object.freeze({
     async listen(address: SocketAddress, mode = 0o660, listenOptions: ListenOptions = {}) {
       if (stopped !== undefined) throw new AbortedError('server is shutting down');
+      const { front, ...unixOptions } = listenOptions;
+      front?.open((ready) => {
+        if (stopped === undefined) injector.injectConnection(ready);
+        else ready.destroy();
+      });
+      const take = (socket: Socket): void => accept(socket, front);
       const listener =
         address.kind === 'unix'
-          ? await listenUnix({ ...listenOptions, path: address.path, mode, maxConnections }, accept)
-          : await listenTcp({ host: address.host, port: address.port, maxConnections }, accept);
+          ? await listenUnix({ ...unixOptions, path: address.path, mode, maxConnections }, take)
+          : await listenTcp({ host: address.host, port: address.port, maxConnections }, take);
       listeners.add(listener);
       const { port } = listener;
       const bound = port === undefined || address.kind === 'unix' ? address : { ...address, port };

@@ -117,7 +117,8 @@ function faultOf(trust: ServerTrust, socket: TLSSocket): ServerIdentityError | u
     : new ServerIdentityError(`the server is ${verified.spiffeId}, expected ${trust.spiffeId}`);
 }
 
-function peerChain(socket: TLSSocket): readonly Certificate[] {
+/** What the other end has shown, leaf first; empty when it has shown nothing. Throws AppError. */
+export function peerChain(socket: TLSSocket): readonly Certificate[] {
   const chain: Certificate[] = [];
   let shown = socket.getPeerCertificate(true);
   // Node links a self-signed certificate to itself.

@@ -50,7 +50,8 @@ describe('options about JWT-SVIDs', () => {
   });
 
   it('that give out tokens need a unix socket for ext_authz', () => {
-    const message = 'needs a unix socket: JWT-SVIDs do not go over tcp without TLS; set ext_authz.listen';
+    const message =
+      'needs a unix socket: JWT-SVIDs do not go over tcp without TLS; set ext_authz.listen or ext_authz.tls';
     const both = `inject_jwt_svid: [{audience: billing}], bridge: [${bridge}]`;
     assert.deepEqual(problemsOf(`${tcp}\next_authz: {${both}}`), [
       `ext_authz.inject_jwt_svid: ${message}`,

@@ -26,7 +26,7 @@ ext_authz.bridge ext_authz.bridge[].match.method ext_authz.bridge[].match.path e
 ext_authz.bridge[].match.context ext_authz.bridge[].jwks_url ext_authz.bridge[].issuer ext_authz.bridge[].audience
 ext_authz.bridge[].header ext_authz.bridge[].spiffe_id ext_authz.bridge[].mint_audience
 ext_authz.limits.max_message_bytes ext_authz.limits.max_concurrent
-ext_authz.limits.reflection ext_authz.rate_limit.requests_per_second ext_authz.rate_limit.burst ext_authz.tls ext_authz.body.parse ext_authz.body.max_bytes
+ext_authz.limits.reflection ext_authz.rate_limit.requests_per_second ext_authz.rate_limit.burst ext_authz.tls.client_spiffe_ids ext_authz.body.parse ext_authz.body.max_bytes
 ext_authz.body.proto_descriptor ext_authz.shadow ext_authz.shadow[].path ext_authz.shadow[].match.peer ext_authz.shadow[].match.method
 ext_authz.shadow[].match.path ext_authz.shadow[].match.host ext_authz.shadow[].match.context policy.engine policy.timeout policy.opa.url policy.opa.push
 policy.opa.spiffe_ids policy.bundle.file policy.bundle.name policy.bundle.url policy.bundle.polling policy.bundle.auth

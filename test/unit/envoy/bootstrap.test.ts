@@ -41,6 +41,25 @@ const one = (value: unknown, key: string): unknown => {
 };
 
 describe('bootstrap of a server', () => {
+  it('asks an ext_authz of its own TLS over mTLS, on loopback when that is on every address', () => {
+    const text =
+      'ext_authz: {listen: "tcp://0.0.0.0:9903", tls: {client_spiffe_ids: ["spiffe://a.example/envoy"]}}';
+    const { static_resources: resources } = buildBootstrap(config(text), server);
+    const { clusters } = resources as { clusters: readonly { name: string }[] };
+    const authz = clusters.find(({ name }) => name === 'svidecar_ext_authz');
+    assert.deepEqual(one(authz, 'match_typed_subject_alt_names'), [
+      { san_type: 'URI', matcher: { exact: 'spiffe://a.example/envoy' } },
+    ]);
+    assert.deepEqual(one(authz, 'socket_address'), { address: '127.0.0.1', port_value: 9903 });
+    assert.equal(
+      under(
+        clusters.find(({ name }) => name === 'svidecar'),
+        'transport_socket',
+      ).length,
+      0,
+    );
+  });
+
   it('demands a client certificate and TLS 1.3, and takes certificate and trust from SDS', () => {
     const bootstrap = buildBootstrap(config(''), server);
     assert.equal(one(bootstrap, 'require_client_certificate'), true);

@@ -6,21 +6,18 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { connect } from 'node:tls';
 import { createBundleServer, ownBundle } from '../../../src/federation/serve-bundle.ts';
-import {
-  type CredentialSource,
-  fileCredentials,
-  readCredentials,
-  svidCredentials,
-} from '../../../src/federation/server-credentials.ts';
+import { fileCredentials, readCredentials } from '../../../src/federation/server-credentials.ts';
 import { sleep } from '../../../src/runtime/abort.ts';
 import { AppError, UnavailableError } from '../../../src/runtime/errors.ts';
 import { type Logger, silentLogger } from '../../../src/runtime/log.ts';
 import { createJwtSigner } from '../../../src/spiffe/authority.ts';
 import { parseBundleDocument } from '../../../src/spiffe/bundle-document.ts';
+import type { CredentialSource } from '../../../src/spiffe/server-credentials.ts';
 import { parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
 import type { X509Svid } from '../../../src/spiffe/x509-svid.ts';
 import { usableDefaultSvid } from '../../../src/trust/snapshot.ts';
 import { createTrustStore } from '../../../src/trust/store.ts';
+import { svidCredentials } from '../../../src/trust/svid-credentials.ts';
 import { createTestAuthority, testNow, x509Bundle, x509Bundles } from '../../support/ca.ts';
 import { pemOf } from '../../support/https-server.ts';
 import { tempDirectory, until } from '../../support/process.ts';
