@@ -193,6 +193,8 @@ export type HttpListenerOptions = Readonly<{
   cluster?: string;
   tls?: TlsOptions;
   filters?: readonly Json[];
+  /** Routes that come before the one for everything; they go the same way. */
+  routes?: readonly Json[];
   /** Further fields of the connection manager. */
   manager?: Json;
 }>;
@@ -204,12 +206,15 @@ export function httpListener(options: HttpListenerOptions): Json {
     cluster === undefined
       ? { direct_response: { status: 200, body: { inline_string: 'hello' } } }
       : { route: { cluster, timeout: '5s' } };
+  const routes = (options.routes ?? []).map((route) => ({ ...route, ...action }));
   const manager: Json = {
     '@type': type('envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager'),
     stat_prefix: name,
     ...options.manager,
     route_config: {
-      virtual_hosts: [{ name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, ...action }] }],
+      virtual_hosts: [
+        { name: 'all', domains: ['*'], routes: [...routes, { match: { prefix: '/' }, ...action }] },
+      ],
     },
     http_filters: [
       ...filters,
