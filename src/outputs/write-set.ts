@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { lstat, mkdir, open, readdir, readlink, rename, rm, stat, symlink } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, readlink, rename, rm, rmdir, stat, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AppError, errnoOf, messageOf } from '../runtime/errors.ts';
 import { type SetFile } from './output-set.ts';
@@ -33,11 +33,8 @@ export async function writeSet(
 ): Promise<WrittenSet> {
   const name = setPrefix + randomBytes(8).toString('hex');
   const path = join(directory, name);
+  const ourUid = await makeSet(directory, path);
   try {
-    await makeDirectory(directory);
-    await mkdir(path, { mode: 0o700 });
-    const { uid: ourUid } = await stat(path);
-    await requireSafeDirectory(directory, ourUid);
     const names = [...new Set(files.map((file) => file.name.split('/', 1)[0] ?? file.name))];
     await requireFreeNames(directory, names);
     await writeFiles(path, files, modes);
@@ -51,6 +48,25 @@ export async function writeSet(
     if ((await linkTarget(join(directory, current))) !== name) {
       await rm(path, { recursive: true, force: true }).catch(() => undefined);
     }
+    throw error instanceof AppError ? error : outputError(error, directory);
+  }
+}
+
+/** Makes the empty directory of a set where nobody else can swap it; gives the user that it belongs to. */
+async function makeSet(directory: string, path: string): Promise<number> {
+  try {
+    await makeDirectory(directory);
+    await mkdir(path, { mode: 0o700 });
+    try {
+      const { uid } = await stat(path);
+      await requireSafeDirectory(directory, uid);
+      return uid;
+    } catch (error) {
+      // Only when it is empty: by now somebody may have put a directory of others, or a link to one, in its place.
+      await rmdir(path).catch(() => undefined);
+      throw error;
+    }
+  } catch (error) {
     throw error instanceof AppError ? error : outputError(error, directory);
   }
 }

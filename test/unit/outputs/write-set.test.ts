@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { chmod, lstat, mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
@@ -162,6 +163,33 @@ describe('writing a set', () => {
     await chmod(spec.directory, 0o777);
     await assert.rejects(writeSet(spec.directory, await newSet(spec), spec), /everyone may write to/);
     assert.deepEqual(await readdir(spec.directory), []);
+  });
+
+  it('deletes nothing that somebody puts in the place of its own in such a directory', async (t) => {
+    const spec = specOf(await outputDirectory(t));
+    await mkdir(spec.directory);
+    await chmod(spec.directory, 0o777);
+    const swapped: string[] = [];
+    let over = false;
+    const swap = (): void => {
+      const made = readdirSync(spec.directory).find((name) => name.startsWith('..svidecar-'));
+      if (made === undefined) {
+        if (!over) setImmediate(swap);
+        return;
+      }
+      const path = join(spec.directory, made);
+      renameSync(path, `${spec.directory}.moved`);
+      mkdirSync(path);
+      writeFileSync(join(path, 'precious'), '');
+      swapped.push(path);
+    };
+    setImmediate(swap);
+    for (let attempt = 0; attempt < 100 && swapped.length === 0; attempt += 1) {
+      await assert.rejects(writeSet(spec.directory, await newSet(spec), spec), /everyone may write to/);
+    }
+    over = true;
+    const [path = 'not swapped'] = swapped;
+    assert.deepEqual(await readdir(path), ['precious']);
   });
 
   it('refuses a name that is a directory before anything is in force', async (t) => {
