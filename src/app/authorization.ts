@@ -64,10 +64,19 @@ export function createConfiguredEngine(
     throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
   }
   const { sleep, random, monotonicNow } = clock;
-  const { file } = policy.bundle;
+  const { file, verificationKey } = policy.bundle;
   return {
     kind: 'wasm',
-    engine: createWasmEngine({ file, timeoutMs, now: monotonicNow, sleep, random, log, meter }),
+    engine: createWasmEngine({
+      file,
+      verificationKey,
+      timeoutMs,
+      now: monotonicNow,
+      sleep,
+      random,
+      log,
+      meter,
+    }),
   };
 }
 

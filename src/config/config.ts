@@ -136,7 +136,7 @@ export type PolicyConfig = Readonly<{
   timeoutMs: number;
   opa: Readonly<{ url: string }>;
   /** Set whenever `engine` is wasm and ext_authz is on. */
-  bundle: Readonly<{ file: string }> | undefined;
+  bundle: Readonly<{ file: string; verificationKey: string | undefined }> | undefined;
 }>;
 
 /** One partner of `federation.trust_domains`. */
@@ -286,7 +286,11 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       engine: policy.engine,
       timeoutMs: policy.timeout,
       opa: { url: policy.opa.url },
-      bundle: policy.bundle && { file: resolveFile(policy.bundle.file, configPath) },
+      bundle: policy.bundle && {
+        file: resolveFile(policy.bundle.file, configPath),
+        verificationKey:
+          policy.bundle.verification_key && resolveFile(policy.bundle.verification_key, configPath),
+      },
     },
     federation: federationOf(options.federation, configPath),
     outputs: options.outputs.map((output) => outputOf(output, configPath)),

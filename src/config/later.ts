@@ -10,7 +10,6 @@ const laterKeys: ReadonlySet<string> = new Set([
   'policy.bundle.name',
   'policy.bundle.polling',
   'policy.bundle.auth',
-  'policy.bundle.verification_key',
   'policy.bundle.persist_dir',
 ]);
 

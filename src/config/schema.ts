@@ -397,6 +397,11 @@ const policy = z.strictObject({
   bundle: z
     .strictObject({
       file: file().describe('Engine wasm: a bundle built with `opa build -t wasm`; it is watched.'),
+      verification_key: file()
+        .optional()
+        .describe(
+          'A public key in PEM (RSA or EC). With it a bundle has to be signed by this key, as `opa sign` does; without it a signed bundle is refused.',
+        ),
     })
     .optional(),
 });

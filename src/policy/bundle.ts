@@ -1,7 +1,8 @@
-import { subtle } from 'node:crypto';
+import { type KeyObject, subtle } from 'node:crypto';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import { LimitError, MalformedError } from '../runtime/errors.ts';
+import { verifyBundleSignature } from './bundle-signature.ts';
 import { readTar, type TarFile } from './tar.ts';
 
 /** An OPA bundle for engine wasm, as `opa build -t wasm` writes it. */
@@ -26,11 +27,13 @@ const unzip = promisify(gunzip);
 
 /**
  * Reads a bundle and compiles its policy. Throws MalformedError or LimitError that says what is wrong; whether the
- * policy also loads (its data is JSON, its built-ins are known) shows only in a worker.
+ * policy also loads (its data is JSON, its built-ins are known) shows only in a worker. With `key` the bundle has to be
+ * signed by it; without, it has to be unsigned.
  */
-export async function parseBundle(file: Buffer): Promise<Bundle> {
+export async function parseBundle(file: Buffer, key?: KeyObject): Promise<Bundle> {
   if (file.length > maxBundleBytes) throw new LimitError(`bundle is larger than ${maxBundleBytes} bytes`);
   const files = readTar(await unpack(file));
+  verifyBundleSignature(files, key);
   const find = (path: string): Buffer | undefined => files.find((one) => one.path === path)?.bytes;
   const manifest = parseManifest(find('.manifest'));
   const wasm = find('policy.wasm');

@@ -1,5 +1,7 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import type { Sleep } from '../runtime/abort.ts';
-import { AbortedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
+import { AbortedError, MalformedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
 import { type FileEvent, watchFile } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
 import { maxBundleBytes, parseBundle } from './bundle.ts';
@@ -18,6 +20,8 @@ export interface PolicyMeter {
 export type WasmEngineOptions = Readonly<{
   /** An OPA bundle built by `opa build -t wasm`. */
   file: string;
+  /** A public key in PEM, read with each new bundle, which has to be signed by it; absent: bundles are not signed. */
+  verificationKey?: string | undefined;
   /** Longest evaluation; a worker that takes longer is replaced. */
   timeoutMs: number;
   /** Threads that evaluate; each holds its own copy of the data. */
@@ -62,7 +66,7 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
   async function take(event: FileEvent, signal: AbortSignal): Promise<void> {
     if (event.kind === 'missing') throw new UnavailableError(`${file} does not exist`);
     if (event.kind === 'unreadable') throw new UnavailableError(event.message);
-    const bundle = await parseBundle(event.bytes);
+    const bundle = await parseBundle(event.bytes, await readKey(options.verificationKey));
     problem = undefined;
     if (bundle.digest === active?.digest) return;
     const source = { module: bundle.module, data: bundle.data, maxMemoryBytes };
@@ -152,6 +156,17 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     entrypoints: () => Object.freeze([...(active?.pool.entrypoints ?? [])].sort()),
     problem: () => problem,
   });
+}
+
+async function readKey(path: string | undefined): Promise<KeyObject | undefined> {
+  if (path === undefined) return undefined;
+  try {
+    return createPublicKey(await readFile(path));
+  } catch (error) {
+    throw new MalformedError(`verification key ${path} is not a readable public key in PEM`, {
+      cause: error,
+    });
+  }
 }
 
 function toEvaluation(outcome: WasmOutcome, revision: string): Evaluation {

@@ -87,7 +87,7 @@ describe('options', () => {
 
 describe('keys of a later version', () => {
   it('are known by their whole path', () => {
-    assert.equal(isLaterKey('policy.bundle.verification_key'), true);
+    assert.equal(isLaterKey('policy.bundle.persist_dir'), true);
     assert.equal(isLaterKey('cache_key'), false);
     assert.equal(isLaterKey('constructor'), false);
   });

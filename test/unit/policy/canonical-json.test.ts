@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { canonicalJson } from '../../../src/policy/canonical-json.ts';
+import { AppError } from '../../../src/runtime/errors.ts';
+
+test('keys are ordered by their bytes and numbers keep their digits', () => {
+  const text =
+    '{ "\u{1f600}": 1.0, "\uffff": 12345678901234567890, "10": [true, null, -0], "9": {"__proto__": "<"} }';
+  assert.equal(
+    canonicalJson(text),
+    '{"10":[true,null,-0],"9":{"__proto__":"<"},"\uffff":12345678901234567890,"\u{1f600}":1.0}',
+  );
+});
+
+test('any text is either JSON of the same value or refused', () => {
+  fc.assert(
+    fc.property(fc.json(), (text) => assert.deepEqual(JSON.parse(canonicalJson(text)), JSON.parse(text))),
+  );
+  fc.assert(
+    fc.property(fc.string(), (text) => {
+      try {
+        canonicalJson(text);
+      } catch (error) {
+        assert.ok(error instanceof AppError);
+      }
+    }),
+  );
+  assert.throws(() => canonicalJson('['.repeat(1_000_000)), AppError);
+});
