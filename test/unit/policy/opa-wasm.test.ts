@@ -165,7 +165,7 @@ test('nothing of one evaluation is seen by another, also with many in flight', a
   assert.deepEqual(valueOf(await engine.evaluate('lab/all_data', {}, forever)), ['alice']);
 });
 
-test('a hundred thousand evaluations do not make the process grow', async (t) => {
+test('two hundred thousand evaluations do not make the process grow', async (t) => {
   const { engine } = await loaded(t);
   const evaluateMany = async (total: number): Promise<void> => {
     let next = 0;
@@ -180,11 +180,15 @@ test('a hundred thousand evaluations do not make the process grow', async (t) =>
     };
     await Promise.all(Array.from({ length: 64 }, one));
   };
-  await evaluateMany(60_000); // until the heap has found its size
-  const before = process.memoryUsage.rss();
-  await evaluateMany(100_000);
-  const grown = process.memoryUsage.rss() - before;
-  assert.ok(grown < 80 * 1024 * 1024, `grew by ${grown} bytes, more than 800 for each evaluation`);
+  await evaluateMany(50_000);
+  const grown: number[] = [];
+  for (let round = 0; round < 4; round += 1) {
+    const before = process.memoryUsage.rss();
+    await evaluateMany(50_000);
+    grown.push(process.memoryUsage.rss() - before);
+  }
+  // Three heaps find their sizes when they like, but a leak grows in every round.
+  assert.ok(Math.min(...grown) < 15 * 1024 * 1024, `grew by ${grown.join(', ')} bytes`);
 });
 
 test('an endless policy costs its Check a timeout and the worker, never the main thread', async (t) => {
