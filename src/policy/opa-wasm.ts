@@ -1,8 +1,7 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, MalformedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
-import { type FileEvent, watchFile } from '../runtime/file-watch.ts';
+import { type FileEvent, watchFiles } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
 import { maxBundleBytes, parseBundle } from './bundle.ts';
 import { encodeInput } from './input-text.ts';
@@ -20,7 +19,7 @@ export interface PolicyMeter {
 export type WasmEngineOptions = Readonly<{
   /** An OPA bundle built by `opa build -t wasm`. */
   file: string;
-  /** A public key in PEM, read with each new bundle, which has to be signed by it; absent: bundles are not signed. */
+  /** A public key in PEM, watched like the bundle, which has to be signed by it; absent: bundles are not signed. */
   verificationKey?: string | undefined;
   /** Longest evaluation; a worker that takes longer is replaced. */
   timeoutMs: number;
@@ -50,6 +49,7 @@ export interface WasmEngine extends PolicyEngine {
 
 const pollMs = 250;
 const startTimeoutMs = 30_000;
+const minRsaBits = 2048;
 const maxMemoryBytes = 256 * 1024 * 1024;
 // With one, whoever makes the policy hang makes every Check behind that one wait until it is replaced.
 const defaultWorkers = 2;
@@ -58,15 +58,15 @@ type Active = Readonly<{ pool: WasmPool; revision: string; digest: string }>;
 
 /** Evaluates a compiled policy in worker threads of this process; the main thread never runs policy code. */
 export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
-  const { file, log, meter } = options;
-  const watch = { path: file, pollMs, maxBytes: maxBundleBytes, sleep: options.sleep };
+  const { file, verificationKey, log, meter } = options;
+  const paths = verificationKey === undefined ? [file] : [file, verificationKey];
+  const watch = { paths, pollMs, maxBytes: maxBundleBytes, sleep: options.sleep };
   let active: Active | undefined;
   let problem: string | undefined = `${file} is not loaded yet`;
 
-  async function take(event: FileEvent, signal: AbortSignal): Promise<void> {
-    if (event.kind === 'missing') throw new UnavailableError(`${file} does not exist`);
-    if (event.kind === 'unreadable') throw new UnavailableError(event.message);
-    const bundle = await parseBundle(event.bytes, await readKey(options.verificationKey));
+  async function take([bundleFile, keyFile]: readonly FileEvent[], signal: AbortSignal): Promise<void> {
+    const key = verificationKey === undefined ? undefined : parseKey(verificationKey, keyFile);
+    const bundle = await parseBundle(contentOf(file, bundleFile), key);
     problem = undefined;
     if (bundle.digest === active?.digest) return;
     const source = { module: bundle.module, data: bundle.data, maxMemoryBytes };
@@ -97,9 +97,9 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
 
   async function run(signal: AbortSignal): Promise<void> {
     try {
-      for await (const event of watchFile(watch, signal)) {
+      for await (const events of watchFiles(watch, signal)) {
         try {
-          await take(event, signal);
+          await take(events, signal);
         } catch (error) {
           if (signal.aborted) return;
           refuse(error);
@@ -111,9 +111,9 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
   }
 
   async function load(signal: AbortSignal): Promise<void> {
-    for await (const event of watchFile(watch, signal)) {
+    for await (const events of watchFiles(watch, signal)) {
       try {
-        await take(event, signal);
+        await take(events, signal);
       } catch (error) {
         problem = messageOf(error);
         throw toAppError(error);
@@ -158,15 +158,23 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
   });
 }
 
-async function readKey(path: string | undefined): Promise<KeyObject | undefined> {
-  if (path === undefined) return undefined;
+function contentOf(path: string, event: FileEvent | undefined): Buffer {
+  if (event?.kind === 'content') return event.bytes;
+  throw new UnavailableError(event?.kind === 'unreadable' ? event.message : `${path} does not exist`);
+}
+
+function parseKey(path: string, event: FileEvent | undefined): KeyObject {
+  const pem = contentOf(path, event);
+  let key: KeyObject;
   try {
-    return createPublicKey(await readFile(path));
+    key = createPublicKey(pem);
   } catch (error) {
-    throw new MalformedError(`verification key ${path} is not a readable public key in PEM`, {
-      cause: error,
-    });
+    throw new MalformedError(`verification key ${path} is no public key in PEM`, { cause: error });
   }
+  if (key.asymmetricKeyType === 'rsa' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < minRsaBits) {
+    throw new MalformedError(`verification key ${path} is an RSA key of less than ${minRsaBits} bits`);
+  }
+  return key;
 }
 
 function toEvaluation(outcome: WasmOutcome, revision: string): Evaluation {

@@ -41,13 +41,24 @@ export function createFileSet({ paths, maxBytes }: FileSetOptions): FileSet {
 
 export type FileSetOptions = Readonly<{ paths: readonly string[]; maxBytes: number }>;
 
-export type FileWatchOptions = Readonly<{ path: string; pollMs: number; maxBytes: number; sleep: Sleep }>;
+type Polling = Readonly<{ pollMs: number; maxBytes: number; sleep: Sleep }>;
+
+export type FileWatchOptions = Polling & Readonly<{ path: string }>;
 
 /** Yields what `path` holds now and whenever that changes, until `signal` fires; see FileSet. */
 export async function* watchFile(options: FileWatchOptions, signal: AbortSignal): AsyncIterable<FileEvent> {
-  const file = createFileSet({ paths: [options.path], maxBytes: options.maxBytes });
+  for await (const events of watchFiles({ ...options, paths: [options.path] }, signal)) yield* events;
+}
+
+/** The same for files that belong together: what every path holds, in their order, whenever one of them changes. */
+export async function* watchFiles(
+  options: Polling & Readonly<{ paths: readonly string[] }>,
+  signal: AbortSignal,
+): AsyncIterable<readonly FileEvent[]> {
+  const files = createFileSet(options);
   while (!signal.aborted) {
-    yield* (await file.look()) ?? [];
+    const events = await files.look();
+    if (events !== undefined) yield events;
     try {
       await options.sleep(options.pollMs, signal);
     } catch (error) {

@@ -8,11 +8,20 @@ import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
 import { opaPath } from '../support/binaries.ts';
 import { packBundle, unpackBundle } from '../support/bundles.ts';
-import { runProcess, tempDirectory } from '../support/process.ts';
+import { runProcess, tempDirectory, until } from '../support/process.ts';
 
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const ec = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
 const data = '{"users":["é<&>"],"n":1.0,"big":12345678901234567890,"a":{"z":null,"b":"\\u2028\\t"}}';
+
+const engineOptions = {
+  timeoutMs: 5_000,
+  now: () => performance.now(),
+  sleep,
+  random: Math.random,
+  log: silentLogger,
+  meter: { bundleLoaded() {}, workerReplaced() {} },
+};
 
 async function signedBundle(t: TestContext, algorithm: string, key: KeyObject): Promise<Buffer> {
   const directory = await tempDirectory(t);
@@ -41,16 +50,7 @@ async function activate(t: TestContext, bundle: Buffer, key?: KeyObject): Promis
   const verificationKey = key && join(directory, 'pub.pem');
   await writeFile(file, bundle);
   if (verificationKey) await writeFile(verificationKey, key.export({ format: 'pem', type: 'spki' }));
-  const engine = createWasmEngine({
-    file,
-    verificationKey,
-    timeoutMs: 5_000,
-    now: () => performance.now(),
-    sleep,
-    random: Math.random,
-    log: silentLogger,
-    meter: { bundleLoaded() {}, workerReplaced() {} },
-  });
+  const engine = createWasmEngine({ ...engineOptions, file, verificationKey });
   t.after(() => engine.close());
   try {
     await engine.load(new AbortController().signal);
@@ -69,6 +69,29 @@ test('bundles that opa build signs are activated by their key, for each algorith
   }
   const bundle = await signedBundle(t, 'ES256', ec.privateKey);
   assert.equal(await activate(t, bundle, createPublicKey(ec.privateKey)), undefined);
+});
+
+test('a key that comes after its bundle activates it, and a weak key activates nothing', async (t) => {
+  const bundle = await signedBundle(t, 'RS256', rsa.privateKey);
+  const directory = await tempDirectory(t);
+  const [file, verificationKey] = [join(directory, 'bundle.tar.gz'), join(directory, 'pub.pem')];
+  await writeFile(file, bundle);
+  const stop = new AbortController();
+  const engine = createWasmEngine({ ...engineOptions, file, verificationKey });
+  const running = engine.run(stop.signal);
+  t.after(async () => {
+    stop.abort();
+    await running;
+  });
+  const problem = (pattern: RegExp) =>
+    until(String(pattern), () => Promise.resolve(pattern.test(engine.problem() ?? '') ? true : undefined));
+  await problem(/pub\.pem does not exist/);
+  const weak = generateKeyPairSync('rsa', { modulusLength: 1024 });
+  await writeFile(verificationKey, weak.publicKey.export({ format: 'pem', type: 'spki' }));
+  await problem(/RSA key of less than 2048 bits/);
+  assert.equal(engine.ready(), false);
+  await writeFile(verificationKey, rsa.publicKey.export({ format: 'pem', type: 'spki' }));
+  await until('the policy', () => Promise.resolve(engine.ready() ? true : undefined));
 });
 
 test('a signed bundle that is not as it was signed fails closed', async (t) => {
