@@ -187,3 +187,9 @@ function parseTokenHeader(text: string): string {
   }
   return name;
 }
+
+/** An OPA decision path; what is in it is judged by the policy room. */
+export const decisionPath = () => z.string().max(1024);
+
+/** The shapes of the policy input. */
+export const inputShape = () => z.enum(['envoy', 'agentvault', 'agentweave']);

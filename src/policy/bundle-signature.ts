@@ -3,7 +3,7 @@ import { MalformedError } from '../runtime/errors.ts';
 import { canonicalJson } from './canonical-json.ts';
 import type { TarFile } from './tar.ts';
 
-export const signaturesPath = '.signatures.json';
+const signaturesPath = '.signatures.json';
 
 /** Names of OPA → names of OpenSSL. */
 const hashes: ReadonlyMap<string, string> = new Map([
