@@ -200,7 +200,8 @@ function page(body: string): Answer {
 
 function bind(server: Server, { host, port }: Address): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.once('error', (cause) => reject(new UnavailableError(whyNotBound(cause, host, port), { cause })));
+    // Not once: a failed accept later on costs that connection, not the program.
+    server.on('error', (cause) => reject(new UnavailableError(whyNotBound(cause, host, port), { cause })));
     server.listen({ host, port }, () => {
       const bound = server.address();
       resolve(typeof bound === 'object' && bound !== null ? bound.port : port);

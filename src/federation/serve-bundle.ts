@@ -145,7 +145,8 @@ function hasBody({ headers }: IncomingMessage): boolean {
 
 function bind(server: Server, address: HostPort): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.once('error', (cause) => {
+    // Not once: a failed accept later on costs that connection, not the program.
+    server.on('error', (cause) => {
       reject(new UnavailableError(whyNotBound(cause, address), { cause }));
     });
     server.listen({ ...address }, () => {

@@ -133,11 +133,9 @@ async function unlinkIfOurs(path: string, dev: number, ino: number): Promise<voi
 
 function listening(server: Server, options: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(options, () => {
-      server.off('error', reject);
-      resolve();
-    });
+    // Not once: a failed accept later on costs that connection, not the program.
+    server.on('error', reject);
+    server.listen(options, resolve);
   });
 }
 
