@@ -125,10 +125,11 @@ test('while the service is away the newest are kept within the bounds, and the o
   await until('a failure', () => (counts.failed > 0 ? true : undefined));
   for (const id of numbers(10, 30)) add(id);
   behaviour.answer = accept;
-  await until('what was kept', () => (counts.sent === 10 ? true : undefined));
+  // The first ten may be on their way when they leave the buffer: then they are sent, else lost, and never both.
+  await until('every record', () => (counts.sent + counts.upload_buffer_full === 30 ? true : undefined));
   await end();
   assert.deepEqual(ids.at(-1), numbers(20, 30));
-  assert.equal(counts.upload_buffer_full, 20);
+  assert.ok(counts.upload_buffer_full === 20 || counts.upload_buffer_full === 10);
 
   const small = await start(t, accept, { maxBytes: 2_000 });
   for (const id of numbers(0, 10)) small.add(id, { input: 'x'.repeat(400) });
