@@ -1,8 +1,10 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
-import { errnoOf, LimitError, MalformedError, messageOf, UnavailableError } from '../runtime/errors.ts';
+import { bindTcp } from '../runtime/bind-tcp.ts';
+import { LimitError, MalformedError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
+import type { HostPort } from '../runtime/socket-address.ts';
 import { hasBody, readBody } from './body.ts';
 import {
   type Answer,
@@ -38,11 +40,9 @@ export interface AdminListener {
   close(): Promise<void>;
 }
 
-type Address = Readonly<{ host: string; port: number }>;
-
 export interface AdminServer {
   /** Binds; rejects with UnavailableError that says what is in the way. */
-  listen(address: Address, scope: AdminScope): Promise<AdminListener>;
+  listen(address: HostPort, scope: AdminScope): Promise<AdminListener>;
 }
 
 const maxHeaderBytes = 16 * 1024;
@@ -128,7 +128,7 @@ export function createAdminServer(options: AdminOptions): AdminServer {
     }
   }
 
-  async function listen(address: Address, scope: AdminScope): Promise<AdminListener> {
+  async function listen(address: HostPort, scope: AdminScope): Promise<AdminListener> {
     const closing = new AbortController();
     const server = createServer(
       {
@@ -145,7 +145,10 @@ export function createAdminServer(options: AdminOptions): AdminServer {
       },
     );
     server.maxConnections = maxConnections;
-    const port = await bind(server, address);
+    const port = await bindTcp(server, address, {
+      failure: `admin server cannot listen on ${address.host} port ${address.port}`,
+      taken: 'stop the other program or change the address',
+    });
     log.info({ host: address.host, port, scope }, 'admin server listens');
     return Object.freeze({
       host: address.host,
@@ -196,27 +199,6 @@ function page(body: string): Answer {
     ...text(200, 'text/html; charset=utf-8', body),
     headers: { 'content-security-policy': pageSecurityPolicy, 'referrer-policy': 'no-referrer' },
   };
-}
-
-function bind(server: Server, { host, port }: Address): Promise<number> {
-  return new Promise((resolve, reject) => {
-    // Not once: a failed accept later on costs that connection, not the program.
-    server.on('error', (cause) => reject(new UnavailableError(whyNotBound(cause, host, port), { cause })));
-    server.listen({ host, port }, () => {
-      const bound = server.address();
-      resolve(typeof bound === 'object' && bound !== null ? bound.port : port);
-    });
-  });
-}
-
-function whyNotBound(cause: Error, host: string, port: number): string {
-  const where = `admin server cannot listen on ${host} port ${port}`;
-  const reasons: Readonly<Record<string, string>> = {
-    EADDRINUSE: 'the port is taken; stop the other program or change the address',
-    EACCES: 'permission denied; ports below 1024 need a privilege',
-    EADDRNOTAVAIL: 'this machine has no such address',
-  };
-  return `${where}: ${reasons[errnoOf(cause) ?? ''] ?? cause.message}`;
 }
 
 function close(server: Server): Promise<void> {

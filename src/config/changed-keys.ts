@@ -1,3 +1,5 @@
+import { isTree } from './tree.ts';
+
 /** The key paths whose values differ between two configurations in the file's terms; lists are compared whole. */
 export function changedKeys(before: unknown, after: unknown, path = ''): readonly string[] {
   if (isTree(before) && isTree(after)) {
@@ -5,8 +7,4 @@ export function changedKeys(before: unknown, after: unknown, path = ''): readonl
     return keys.flatMap((key) => changedKeys(before[key], after[key], path === '' ? key : `${path}.${key}`));
   }
   return JSON.stringify(before) === JSON.stringify(after) ? [] : [path];
-}
-
-function isTree(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,19 +1,11 @@
 import { dirname, isAbsolute, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import type { JsonValue } from '../runtime/json-value.ts';
 import type { HostPort, SocketAddress } from '../runtime/socket-address.ts';
 import type { IdTemplate } from '../spiffe/id-template.ts';
 import type { IdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, parseTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { Options } from './schema.ts';
-
-/** Data as JSON has it. */
-export type JsonValue =
-  | string
-  | number
-  | boolean
-  | null
-  | readonly JsonValue[]
-  | { readonly [key: string]: JsonValue };
 
 export type InputShape = 'envoy' | 'agentvault' | 'agentweave';
 

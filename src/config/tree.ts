@@ -42,7 +42,8 @@ export function withoutPath(tree: unknown, path: readonly PropertyKey[]): unknow
   );
 }
 
-function isTree(value: unknown): value is Tree {
+/** True for a mapping; lists and scalars are leaves. */
+export function isTree(value: unknown): value is Tree {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 

@@ -1,7 +1,8 @@
 import { constants } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { createServer, type Server, type ServerOptions } from 'node:https';
-import { errnoOf, messageOf, UnavailableError } from '../runtime/errors.ts';
+import { createServer, type ServerOptions } from 'node:https';
+import { bindTcp } from '../runtime/bind-tcp.ts';
+import { messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import { formatHostPort, type HostPort } from '../runtime/socket-address.ts';
 import { type BundleDocument, formatBundleDocument } from '../spiffe/bundle-document.ts';
@@ -89,7 +90,10 @@ export function createBundleServer(options: BundleServerOptions): BundleServer {
 
   return Object.freeze<BundleServer>({
     async listen() {
-      const port = await bind(server, address);
+      const port = await bindTcp(server, address, {
+        failure: `bundle endpoint cannot listen on ${formatHostPort(address)}`,
+        taken: 'stop the other program or change federation.serve.listen',
+      });
       const bound = { host: address.host, port };
       log.info({ address: formatHostPort(bound), profile }, 'bundle endpoint listens');
       return bound;
@@ -141,26 +145,4 @@ function cachedBody(document: () => BundleDocument | undefined): () => string | 
 
 function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
-}
-
-function bind(server: Server, address: HostPort): Promise<number> {
-  return new Promise((resolve, reject) => {
-    // Not once: a failed accept later on costs that connection, not the program.
-    server.on('error', (cause) => {
-      reject(new UnavailableError(whyNotBound(cause, address), { cause }));
-    });
-    server.listen({ ...address }, () => {
-      const bound = server.address();
-      resolve(typeof bound === 'object' && bound !== null ? bound.port : address.port);
-    });
-  });
-}
-
-function whyNotBound(cause: Error, address: HostPort): string {
-  const reasons: Readonly<Record<string, string>> = {
-    EADDRINUSE: 'the port is taken; stop the other program or change federation.serve.listen',
-    EACCES: 'permission denied; ports below 1024 need a privilege',
-    EADDRNOTAVAIL: 'this machine has no such address',
-  };
-  return `bundle endpoint cannot listen on ${formatHostPort(address)}: ${reasons[errnoOf(cause) ?? ''] ?? cause.message}`;
 }

@@ -1,4 +1,5 @@
 import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';
+import type { JsonValue } from '../runtime/json-value.ts';
 import type { Captures } from './query-pattern.ts';
 import {
   captureNames,
@@ -12,7 +13,7 @@ import {
   type RequestMatch,
   unsafePathMessage,
 } from './request-match.ts';
-import { compileTemplate, type FilledTemplate, type JsonValue } from './set-template.ts';
+import { compileTemplate, type FilledTemplate } from './set-template.ts';
 
 /** The shapes of the policy's input (docs/policy-input.md). */
 export type InputShape = 'envoy' | 'agentvault' | 'agentweave';

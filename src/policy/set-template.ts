@@ -1,14 +1,6 @@
+import type { JsonValue } from '../runtime/json-value.ts';
 import { isPathSegment } from '../spiffe/spiffe-id.ts';
 import type { Captures } from './query-pattern.ts';
-
-/** Constants of a query, with `{name}` in strings standing for captures. */
-export type JsonValue =
-  | string
-  | number
-  | boolean
-  | null
-  | readonly JsonValue[]
-  | Readonly<{ [key: string]: JsonValue }>;
 
 /** Fills the template; undefined when a capture may not stand where the template puts it. */
 export type FilledTemplate = (captures: Captures) => JsonValue | undefined;

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { compileTemplate, type JsonValue } from '../../../src/policy/set-template.ts';
+import { compileTemplate } from '../../../src/policy/set-template.ts';
+import type { JsonValue } from '../../../src/runtime/json-value.ts';
 
 const noReport = (): void => {};
 
