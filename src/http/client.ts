@@ -120,7 +120,7 @@ async function exchange(
 
 function toHttpError(error: unknown, request: HttpRequest): AppError {
   if (error instanceof AppError) return error;
-  const where = `${request.method} ${request.url}${request.path ?? ''}`;
+  const where = withoutQuery(`${request.method} ${request.url}${request.path ?? ''}`);
   if (error instanceof Error && error.name === 'AbortError')
     return new AbortedError(`${where} was cancelled`);
   if (error instanceof FetchError && error.type === 'max-size') {
@@ -131,5 +131,10 @@ function toHttpError(error: unknown, request: HttpRequest): AppError {
   if (error instanceof Error && 'code' in error && /^(HPE_|Z_)/.test(String(error.code))) {
     return new MalformedError(`${where}: answer is not valid HTTP`, { cause: error });
   }
-  return new UnavailableError(`${where}: ${errno ?? messageOf(error)}`, { cause: error });
+  return new UnavailableError(`${where}: ${errno ?? withoutQuery(messageOf(error))}`, { cause: error });
+}
+
+/** A query may hold a secret, as that of a signed link does. */
+function withoutQuery(text: string): string {
+  return text.replaceAll(/\?[^\s:]*/g, '');
 }

@@ -1,13 +1,15 @@
 import { withDeadline } from '../runtime/abort.ts';
 import { AppError } from '../runtime/errors.ts';
 import { parseHttpsUrl } from '../runtime/https-url.ts';
-import { createHttpClient, type HttpClient } from './client.ts';
+import { createHttpClient, type HttpClient, type HttpResponse } from './client.ts';
 import { createVerifyingAgent, type ServerTrust } from './server-trust.ts';
 
 export type VerifiedGet = Readonly<{
-  /** `https://…`, as `parseHttpsUrl` takes it. */
+  /** `https://…`, as `parseHttpsUrl` takes it. With `http://…` nobody proves anything: whether that will do is the caller's to say. */
   url: string;
   trust: ServerTrust;
+  /** Names in lower case; `authorization` is for the origin of `url` only. */
+  headers?: Readonly<Record<string, string>> | undefined;
   /** For the whole exchange, redirects included. */
   timeoutMs: number;
   /** A longer body, after decompression, is refused. */
@@ -30,12 +32,22 @@ export class RefusedAnswerError extends AppError {
 const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /**
- * The body of `GET url`, only with status 200 and only from a server that `trust` accepts. Redirects are followed within
- * https and every server on the way has to pass the same check; where they led is forgotten. Rejects with
- * ServerIdentityError, RefusedAnswerError, TimeoutError, LimitError, MalformedError (an answer that is not HTTP),
- * UnavailableError, or AbortedError.
+ * The body of `GET url`, only with status 200 and only from a server that `trust` accepts; what else holds of
+ * `verifiedAnswer` holds here.
  */
 export async function verifiedGet(request: VerifiedGet, signal: AbortSignal): Promise<Buffer> {
+  const { status, body } = await verifiedAnswer(request, signal);
+  if (status === 200) return body;
+  throw new RefusedAnswerError('bad_status', `answered with status ${status}, expected 200`);
+}
+
+/**
+ * The answer to `GET url`, whatever its status, from a server that `trust` accepts. Redirects are followed to https only
+ * and every server on the way has to pass the same check; where they led is forgotten. Rejects with ServerIdentityError,
+ * RefusedAnswerError, TimeoutError, LimitError, MalformedError (an answer that is not HTTP), UnavailableError, or
+ * AbortedError.
+ */
+export async function verifiedAnswer(request: VerifiedGet, signal: AbortSignal): Promise<HttpResponse> {
   const { agent, refusal } = createVerifyingAgent(request.trust);
   const client = createHttpClient({ maxSockets: 1, httpsAgent: agent });
   try {
@@ -47,15 +59,17 @@ export async function verifiedGet(request: VerifiedGet, signal: AbortSignal): Pr
   }
 }
 
-async function follow(client: HttpClient, request: VerifiedGet, signal: AbortSignal): Promise<Buffer> {
-  const { timeoutMs, maxBytes, maxRedirects } = request;
-  let url = request.url;
+async function follow(
+  client: HttpClient,
+  { url: first, headers = {}, timeoutMs, maxBytes, maxRedirects }: VerifiedGet,
+  signal: AbortSignal,
+): Promise<HttpResponse> {
+  const { authorization: _, ...forOthers } = headers;
+  let url = first;
   for (let followed = 0; ; followed += 1) {
-    const answer = await client.request({ method: 'GET', url, timeoutMs, maxBytes }, signal);
-    if (answer.status === 200) return answer.body;
-    if (!redirects.has(answer.status)) {
-      throw new RefusedAnswerError('bad_status', `answered with status ${answer.status}, expected 200`);
-    }
+    const shown = new URL(url).origin === new URL(first).origin ? headers : forOthers;
+    const answer = await client.request({ method: 'GET', url, headers: shown, timeoutMs, maxBytes }, signal);
+    if (!redirects.has(answer.status)) return answer;
     if (followed >= maxRedirects) {
       throw new RefusedAnswerError('too_many_redirects', `redirected more than ${maxRedirects} times`);
     }

@@ -153,3 +153,18 @@ test('an answer that is not HTTP is malformed', async (t) => {
   const url = await listen(t, tcp, 0);
   await assert.rejects(client(t).request(get(url), forever), /is not valid HTTP/);
 });
+
+test('an error does not tell the query, which may hold a secret', async (t) => {
+  const url = await serve(t, (request, response) => {
+    if (request.url?.startsWith('/cut')) response.writeHead(200, { 'content-length': 10 }).write('x');
+    response.destroy();
+  });
+  for (const path of ['/cut?sig=s3cret&x=s3cret', '/gone?sig=s3cret']) {
+    await assert.rejects(client(t).request(get(url + path), forever), (error) => {
+      assert.ok(error instanceof UnavailableError);
+      assert.doesNotMatch(error.message, /s3cret/);
+      assert.match(error.message, /\/(?:cut|gone)/);
+      return true;
+    });
+  }
+});

@@ -4,7 +4,12 @@ import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { ServerIdentityError } from '../../../src/http/server-trust.ts';
-import { type RefusedAnswer, RefusedAnswerError, verifiedGet } from '../../../src/http/verified-get.ts';
+import {
+  type RefusedAnswer,
+  RefusedAnswerError,
+  verifiedAnswer,
+  verifiedGet,
+} from '../../../src/http/verified-get.ts';
 import { LimitError, TimeoutError } from '../../../src/runtime/errors.ts';
 import { parseSpiffeId } from '../../../src/spiffe/spiffe-id.ts';
 import { createTestAuthority, testNow, trustIn } from '../../support/ca.ts';
@@ -19,8 +24,9 @@ async function serve(t: TestContext, handle: RequestListener): Promise<string> {
   return (await startHttpsServer(t, svid, handle)).url;
 }
 
+const trust = { kind: 'spiffe', spiffeId: id, bundles: () => trustIn(root), now: () => testNow } as const;
+
 async function get(url: string, timeoutMs = 5_000): Promise<string> {
-  const trust = { kind: 'spiffe', spiffeId: id, bundles: () => trustIn(root), now: () => testNow } as const;
   return (await verifiedGet({ url, trust, timeoutMs, maxBytes: 1_000, maxRedirects: 3 }, forever)).toString();
 }
 
@@ -99,4 +105,45 @@ test('the time is bounded over all redirects together', async (t) => {
     else response.write('drip');
   });
   await assert.rejects(get(url, 200), TimeoutError);
+});
+
+test('an answer is given with its status and headers, whatever they are', async (t) => {
+  const url = await serve(t, (request, response) =>
+    response.writeHead(304, { etag: String(request.headers['if-none-match']) }).end(),
+  );
+  const headers = { 'if-none-match': '"v1"' };
+  const { status, headers: answered } = await verifiedAnswer(
+    { url, trust, headers, timeoutMs: 5_000, maxBytes: 10, maxRedirects: 0 },
+    forever,
+  );
+  assert.deepEqual([status, answered['etag']], [304, '"v1"']);
+});
+
+test('a redirect to another server takes no authorization along, one to the same server does', async (t) => {
+  const seen: unknown[] = [];
+  const other = await serve(t, (request, response) => {
+    seen.push([request.headers.authorization, request.headers['x-other']]);
+    response.end('x');
+  });
+  const url = await serve(t, (request, response) => {
+    seen.push(request.headers.authorization);
+    response.writeHead(302, { location: request.url === '/' ? '/next' : other }).end();
+  });
+  const headers = { authorization: 'Bearer t0ken', 'x-other': 'y' };
+  await verifiedGet({ url, trust, headers, timeoutMs: 5_000, maxBytes: 10, maxRedirects: 2 }, forever);
+  assert.deepEqual(seen, ['Bearer t0ken', 'Bearer t0ken', [undefined, 'y']]);
+});
+
+test('plain http is asked as it is, and may redirect to https only', async (t) => {
+  const secure = await serve(t, (_, response) => response.end('proved'));
+  const plain = createServer((request, response) => {
+    if (request.url === '/') response.end('plain');
+    else response.writeHead(302, { location: request.url === '/up' ? secure : '/' }).end();
+  });
+  await new Promise<void>((resolve) => plain.listen(0, '127.0.0.1', resolve));
+  t.after(() => plain.close());
+  const url = `http://127.0.0.1:${(plain.address() as AddressInfo).port}`;
+  assert.equal(await get(url), 'plain');
+  assert.equal(await get(`${url}/up`), 'proved');
+  await assert.rejects(get(`${url}/down`), refused('bad_redirect'));
 });
