@@ -27,7 +27,7 @@ export async function fetchBundle(
   const { profile, trustDomain, url } = entry;
   const trust: ServerTrust =
     profile.kind === 'https_spiffe'
-      ? { kind: 'spiffe', spiffeId: profile.spiffeId, ...deps }
+      ? { kind: 'spiffe', spiffeIds: [profile.spiffeId], ...deps }
       : { kind: 'web', caPem: profile.caPem };
   const body = await verifiedGet({ url, trust, timeoutMs, maxBytes: maxBundleBytes, maxRedirects }, signal);
   const text = decodeBundleText(body, trustDomain);

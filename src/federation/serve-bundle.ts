@@ -6,7 +6,7 @@ import { messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import { formatHostPort, type HostPort } from '../runtime/socket-address.ts';
 import { type BundleDocument, formatBundleDocument } from '../spiffe/bundle-document.ts';
-import type { CredentialSource } from '../spiffe/server-credentials.ts';
+import type { CredentialSource } from '../spiffe/tls-credentials.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import type { FederationMeter } from './meter.ts';
 

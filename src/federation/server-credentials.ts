@@ -3,7 +3,7 @@ import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, AppError, MalformedError, messageOf, UnavailableError } from '../runtime/errors.ts';
 import { createFileSet, type FileEvent, type FileSet } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
-import type { CredentialSource, ServerCredentials } from '../spiffe/server-credentials.ts';
+import type { CredentialSource, TlsCredentials } from '../spiffe/tls-credentials.ts';
 
 export type CredentialFiles = Readonly<{ certificate: string; privateKey: string }>;
 
@@ -38,7 +38,7 @@ export function fileCredentials(
 }
 
 /** Reads the pair once. Throws an AppError, which never quotes the key, when it cannot be used. */
-export async function readCredentials(files: CredentialFiles): Promise<ServerCredentials> {
+export async function readCredentials(files: CredentialFiles): Promise<TlsCredentials> {
   const events = await fileSetOf(files).look();
   if (events === undefined) throw new UnavailableError(`${files.certificate} changes while it is read`);
   return pairOf(files, events);
@@ -48,7 +48,7 @@ function fileSetOf({ certificate, privateKey }: CredentialFiles): FileSet {
   return createFileSet({ paths: [certificate, privateKey], maxBytes: maxFileBytes });
 }
 
-function pairOf(files: CredentialFiles, events: readonly FileEvent[]): ServerCredentials {
+function pairOf(files: CredentialFiles, events: readonly FileEvent[]): TlsCredentials {
   const certificatePem = contentOf(files.certificate, events[0]);
   const privateKeyPem = contentOf(files.privateKey, events[1]);
   let fits: boolean;

@@ -5,6 +5,7 @@ import { withDeadline } from '../runtime/abort.ts';
 import {
   AbortedError,
   AppError,
+  type ErrorCode,
   errnoOf,
   LimitError,
   MalformedError,
@@ -12,6 +13,8 @@ import {
   TimeoutError,
   UnavailableError,
 } from '../runtime/errors.ts';
+import { ServerIdentityError, type ServerTrust } from './server-trust.ts';
+import { createVerifiedPool } from './verified-pool.ts';
 
 export type HttpRequest = Readonly<{
   method: 'GET' | 'POST' | 'PUT';
@@ -36,54 +39,57 @@ export type HttpResponse = Readonly<{
 export interface HttpClient {
   /**
    * One exchange, whatever its status; redirects are answers, never followed. Rejects with UnavailableError when the
-   * server cannot be reached or breaks off, TimeoutError after `timeoutMs`, AbortedError when `signal` fires,
-   * LimitError for too long an answer, MalformedError for one that is not HTTP.
+   * server cannot be reached or breaks off, ServerIdentityError when it is not who it has to be, TimeoutError after
+   * `timeoutMs`, AbortedError when `signal` fires, LimitError for too long an answer, MalformedError for one that is not HTTP.
    */
   request(request: HttpRequest, signal: AbortSignal): Promise<HttpResponse>;
-  /** Ends idle connections. */
+  /** Ends all connections. */
   close(): void;
 }
 
 const idleMs = 30_000;
+const refusedServer: ErrorCode = 'permission_denied';
 
 /**
- * An HTTP client that keeps connections alive; at most `maxSockets` to one server. With `httpsAgent`, what that agent
- * says of connections and servers holds for https.
+ * An HTTP client that keeps connections alive, at most `maxSockets` to one server. With `trust`, every https server has to
+ * prove itself so before anything is sent to it, and there are as many connections as exchanges: one that had to queue
+ * would go over a connection of then, not of now.
  */
 export function createHttpClient(
-  options: Readonly<{ maxSockets: number; httpsAgent?: HttpsAgent | undefined }>,
+  options: Readonly<{ maxSockets: number; trust?: ServerTrust | undefined }>,
 ): HttpClient {
   const agentOptions = { keepAlive: true, maxSockets: options.maxSockets, timeout: idleMs };
   const http = new HttpAgent(agentOptions);
-  const https = options.httpsAgent ?? new HttpsAgent(agentOptions);
+  const https = new HttpsAgent(agentOptions);
+  const verified = options.trust && createVerifiedPool(options.trust, idleMs);
   const sockets = new Map<string, HttpAgent>();
 
-  function route(request: HttpRequest): { url: string; agent: HttpAgent } {
+  function send(request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
     const path = request.path ?? '';
     if (!request.url.startsWith('unix://')) {
-      return {
-        url: request.url.replace(/\/$/, '') + path,
-        agent: request.url.startsWith('https:') ? https : http,
-      };
+      const url = request.url.replace(/\/$/, '') + path;
+      if (!url.startsWith('https:')) return exchange(url, request, http, signal);
+      if (verified === undefined) return exchange(url, request, https, signal);
+      return verified.use((agent) => exchange(url, request, agent, signal));
     }
     const socketPath = request.url.slice('unix://'.length);
     const agent = sockets.get(socketPath) ?? unixAgent(agentOptions, socketPath);
     sockets.set(socketPath, agent);
-    return { url: `http://localhost${path}`, agent };
+    return exchange(`http://localhost${path}`, request, agent, signal);
   }
 
   return Object.freeze({
     request: (request: HttpRequest, signal: AbortSignal) =>
       withDeadline(request.timeoutMs, signal, async (bounded) => {
-        const { url, agent } = route(request);
         try {
-          return await exchange(url, request, agent, bounded);
+          return await send(request, bounded);
         } catch (error) {
           throw toHttpError(error, request);
         }
       }),
     close() {
       for (const agent of [http, https, ...sockets.values()]) agent.destroy();
+      verified?.close();
     },
   });
 }
@@ -125,6 +131,10 @@ function toHttpError(error: unknown, request: HttpRequest): AppError {
     return new AbortedError(`${where} was cancelled`);
   if (error instanceof FetchError && error.type === 'max-size') {
     return new LimitError(`${where}: answer is longer than ${request.maxBytes} bytes`, { cause: error });
+  }
+  if (error instanceof FetchError && error.code === refusedServer) {
+    // Of an agent's error node-fetch keeps code and text.
+    return new ServerIdentityError(error.message.replace(/^.*? failed, reason: /, ''));
   }
   const errno = errnoOf(error);
   if (errno === 'ETIMEDOUT') return new TimeoutError(`${where}: connection timed out`, { cause: error });

@@ -5,8 +5,8 @@ import { messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { X509BundleSet } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
-import type { CredentialSource } from '../spiffe/server-credentials.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/spiffe-id.ts';
+import type { CredentialSource } from '../spiffe/tls-credentials.ts';
 import { verifyX509Svid } from '../spiffe/verify.ts';
 import { peerChain } from './server-trust.ts';
 

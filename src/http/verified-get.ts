@@ -2,7 +2,7 @@ import { withDeadline } from '../runtime/abort.ts';
 import { AppError } from '../runtime/errors.ts';
 import { parseHttpsUrl } from '../runtime/https-url.ts';
 import { createHttpClient, type HttpClient, type HttpResponse } from './client.ts';
-import { createVerifyingAgent, type ServerTrust } from './server-trust.ts';
+import type { ServerTrust } from './server-trust.ts';
 
 export type VerifiedGet = Readonly<{
   /** `https://…`, as `parseHttpsUrl` takes it. With `http://…` nobody proves anything: whether that will do is the caller's to say. */
@@ -48,12 +48,9 @@ export async function verifiedGet(request: VerifiedGet, signal: AbortSignal): Pr
  * AbortedError.
  */
 export async function verifiedAnswer(request: VerifiedGet, signal: AbortSignal): Promise<HttpResponse> {
-  const { agent, refusal } = createVerifyingAgent(request.trust);
-  const client = createHttpClient({ maxSockets: 1, httpsAgent: agent });
+  const client = createHttpClient({ maxSockets: 1, trust: request.trust });
   try {
     return await withDeadline(request.timeoutMs, signal, (bounded) => follow(client, request, bounded));
-  } catch (error) {
-    throw refusal() ?? error;
   } finally {
     client.close();
   }

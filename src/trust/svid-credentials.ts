@@ -1,23 +1,41 @@
 import { encodeCertificatesPem, encodePrivateKeyPem } from '../spiffe/certificate.ts';
-import type { CredentialSource } from '../spiffe/server-credentials.ts';
+import type { CredentialSource, TlsCredentials } from '../spiffe/tls-credentials.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 import type { SnapshotReader, TrustSnapshot } from './snapshot.ts';
 
+type Pick = (snapshot: TrustSnapshot) => X509Svid | undefined;
+
 /** Our own X509-SVID, as `pick` chooses it. While there is none the last one stays in use. */
-export function svidCredentials(
-  snapshots: SnapshotReader,
-  pick: (snapshot: TrustSnapshot) => X509Svid | undefined,
-): CredentialSource {
+export function svidCredentials(snapshots: SnapshotReader, pick: Pick): CredentialSource {
   return async function* credentials(signal) {
     let shown: string | undefined;
     for await (const snapshot of snapshots.changes(signal)) {
       const svid = pick(snapshot);
       if (svid === undefined || svid.chain[0].fingerprint === shown) continue;
       shown = svid.chain[0].fingerprint;
-      yield {
-        certificatePem: encodeCertificatesPem(svid.chain),
-        privateKeyPem: encodePrivateKeyPem(svid.privateKey),
-      };
+      yield credentialsOf(svid);
     }
   };
+}
+
+/**
+ * Our own X509-SVID of the moment, as `pick` chooses it; undefined while there is none. The same object as long as it is
+ * the same SVID.
+ */
+export function currentCredentials(snapshots: SnapshotReader, pick: Pick): () => TlsCredentials | undefined {
+  let held: Readonly<{ fingerprint: string; credentials: TlsCredentials }> | undefined;
+  return () => {
+    const svid = pick(snapshots.current());
+    if (svid === undefined) return undefined;
+    const { fingerprint } = svid.chain[0];
+    if (held?.fingerprint !== fingerprint) held = { fingerprint, credentials: credentialsOf(svid) };
+    return held.credentials;
+  };
+}
+
+function credentialsOf(svid: X509Svid): TlsCredentials {
+  return Object.freeze({
+    certificatePem: encodeCertificatesPem(svid.chain),
+    privateKeyPem: encodePrivateKeyPem(svid.privateKey),
+  });
 }

@@ -12,7 +12,7 @@ import { AppError, UnavailableError } from '../../../src/runtime/errors.ts';
 import { type Logger, silentLogger } from '../../../src/runtime/log.ts';
 import { createJwtSigner } from '../../../src/spiffe/authority.ts';
 import { parseBundleDocument } from '../../../src/spiffe/bundle-document.ts';
-import type { CredentialSource } from '../../../src/spiffe/server-credentials.ts';
+import type { CredentialSource } from '../../../src/spiffe/tls-credentials.ts';
 import { parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
 import type { X509Svid } from '../../../src/spiffe/x509-svid.ts';
 import { usableDefaultSvid } from '../../../src/trust/snapshot.ts';

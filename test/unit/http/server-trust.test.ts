@@ -16,7 +16,7 @@ const root = await createTestAuthority(domain);
 const forever = new AbortController().signal;
 
 function spiffe(bundles: X509BundleSet, now = testNow): ServerTrust {
-  return { kind: 'spiffe', spiffeId: id, bundles: () => bundles, now: () => now };
+  return { kind: 'spiffe', spiffeIds: [id], bundles: () => bundles, now: () => now };
 }
 
 async function get(t: TestContext, shown: ShownIdentity, trust: ServerTrust, tls = {}): Promise<string> {

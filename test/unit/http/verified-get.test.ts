@@ -24,7 +24,7 @@ async function serve(t: TestContext, handle: RequestListener): Promise<string> {
   return (await startHttpsServer(t, svid, handle)).url;
 }
 
-const trust = { kind: 'spiffe', spiffeId: id, bundles: () => trustIn(root), now: () => testNow } as const;
+const trust = { kind: 'spiffe', spiffeIds: [id], bundles: () => trustIn(root), now: () => testNow } as const;
 
 async function get(url: string, timeoutMs = 5_000): Promise<string> {
   return (await verifiedGet({ url, trust, timeoutMs, maxBytes: 1_000, maxRedirects: 3 }, forever)).toString();

@@ -1,5 +1,0 @@
-/** What a TLS server shows: a chain and its key, PEM. The key is a secret. */
-export type ServerCredentials = Readonly<{ certificatePem: Buffer; privateKeyPem: Buffer }>;
-
-/** The credentials of now and, as they change, the newer ones; ends with `signal`. */
-export type CredentialSource = (signal: AbortSignal) => AsyncIterable<ServerCredentials>;
