@@ -13,6 +13,7 @@ import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
 import { createShadow } from '../extauthz/shadow.ts';
 import type { Service } from '../grpc/service.ts';
 import { createHttpClient } from '../http/client.ts';
+import { createFileBundleSource } from '../policy/file-bundle-source.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa-rest.ts';
 import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
 import type { PolicyEngine } from '../policy/policy-engine.ts';
@@ -64,12 +65,10 @@ export function createConfiguredEngine(
     throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
   }
   const { sleep, random, monotonicNow } = clock;
-  const { file, verificationKey } = policy.bundle;
   return {
     kind: 'wasm',
     engine: createWasmEngine({
-      file,
-      verificationKey,
+      sources: [createFileBundleSource({ name: 'policy', ...policy.bundle, sleep })],
       timeoutMs,
       now: monotonicNow,
       sleep,

@@ -1,9 +1,8 @@
-import { createPublicKey, type KeyObject } from 'node:crypto';
 import type { Sleep } from '../runtime/abort.ts';
-import { AbortedError, MalformedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
-import { type FileEvent, watchFiles } from '../runtime/file-watch.ts';
+import { AbortedError, messageOf, toAppError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
-import { maxBundleBytes, parseBundle } from './bundle.ts';
+import { parseBundle } from './bundle.ts';
+import type { BundleHandler, BundleSource, BundleVersion } from './bundle-source.ts';
 import { encodeInput } from './input-text.ts';
 import type { Evaluation, PolicyEngine } from './policy-engine.ts';
 import { startWasmPool, type WasmPool } from './wasm-pool.ts';
@@ -17,10 +16,8 @@ export interface PolicyMeter {
 }
 
 export type WasmEngineOptions = Readonly<{
-  /** An OPA bundle built by `opa build -t wasm`. */
-  file: string;
-  /** A public key in PEM, watched like the bundle, which has to be signed by it; absent: bundles are not signed. */
-  verificationKey?: string | undefined;
+  /** Where the bundle comes from. */
+  sources: readonly [BundleSource];
   /** Longest evaluation; a worker that takes longer is replaced. */
   timeoutMs: number;
   /** Threads that evaluate; each holds its own copy of the data. */
@@ -34,22 +31,20 @@ export type WasmEngineOptions = Readonly<{
 }>;
 
 export interface WasmEngine extends PolicyEngine {
-  /** Watches the bundle file and activates each good version, until `signal` fires; then ends the workers. */
+  /** Follows the source and activates each good version, until `signal` fires; then ends the workers. */
   run(signal: AbortSignal): Promise<void>;
-  /** Reads and activates the file once; rejects with an AppError that says why not. For commands that do not stay. */
+  /** Takes and activates the first version there is; rejects with an AppError that says why not. For commands that do not stay. */
   load(signal: AbortSignal): Promise<void>;
   close(): void;
   /** The manifest's revision of the policy in force, else the bundle's digest; for people. */
   bundleRevision(): string;
   /** Decision paths of the policy in force, sorted. */
   entrypoints(): readonly string[];
-  /** What is wrong with the newest version of the file, even while an older one is in force. */
+  /** What is wrong with the newest version, even while an older one is in force. */
   problem(): string | undefined;
 }
 
-const pollMs = 250;
 const startTimeoutMs = 30_000;
-const minRsaBits = 2048;
 const maxMemoryBytes = 256 * 1024 * 1024;
 // With one, whoever makes the policy hang makes every Check behind that one wait until it is replaced.
 const defaultWorkers = 2;
@@ -58,22 +53,20 @@ type Active = Readonly<{ pool: WasmPool; revision: string; digest: string }>;
 
 /** Evaluates a compiled policy in worker threads of this process; the main thread never runs policy code. */
 export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
-  const { file, verificationKey, log, meter } = options;
-  const paths = verificationKey === undefined ? [file] : [file, verificationKey];
-  const watch = { paths, pollMs, maxBytes: maxBundleBytes, sleep: options.sleep };
+  const { log, meter } = options;
+  const [source] = options.sources;
+  const { location } = source;
   let active: Active | undefined;
-  let problem: string | undefined = `${file} is not loaded yet`;
+  let problem: string | undefined = `${location} is not loaded yet`;
 
-  async function take([bundleFile, keyFile]: readonly FileEvent[], signal: AbortSignal): Promise<void> {
-    const key = verificationKey === undefined ? undefined : parseKey(verificationKey, keyFile);
-    const bundle = await parseBundle(contentOf(file, bundleFile), key);
+  async function take({ bytes, key }: BundleVersion, signal: AbortSignal): Promise<void> {
+    const bundle = await parseBundle(bytes, key);
     problem = undefined;
     if (bundle.digest === active?.digest) return;
-    const source = { module: bundle.module, data: bundle.data, maxMemoryBytes };
     const pool = await startWasmPool(
       {
         ...options,
-        source,
+        source: { module: bundle.module, data: bundle.data, maxMemoryBytes },
         workers: options.workers ?? defaultWorkers,
         startTimeoutMs,
         onReplaced: (how) => meter.workerReplaced(how),
@@ -84,43 +77,60 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     active = Object.freeze({ pool, revision: bundle.revision || bundle.digest, digest: bundle.digest });
     before?.pool.retire();
     meter.bundleLoaded('activated');
-    log.info({ file, revision: active.revision, entrypoints: [...pool.entrypoints] }, 'policy activated');
+    log.info({ location, revision: active.revision, entrypoints: [...pool.entrypoints] }, 'policy activated');
   }
 
   function refuse(error: unknown): void {
     problem = messageOf(error);
     meter.bundleLoaded('refused');
     if (active === undefined)
-      log.error({ file, error: problem }, 'policy cannot be activated; Checks are denied');
-    else log.error({ file, error: problem }, 'new policy refused; the last good one stays in force');
+      log.error({ location, error: problem }, 'policy cannot be activated; Checks are denied');
+    else log.error({ location, error: problem }, 'new policy refused; the last good one stays in force');
   }
 
   async function run(signal: AbortSignal): Promise<void> {
-    try {
-      for await (const events of watchFiles(watch, signal)) {
+    const handler: BundleHandler = {
+      async take(version) {
         try {
-          await take(events, signal);
+          await take(version, signal);
         } catch (error) {
-          if (signal.aborted) return;
-          refuse(error);
+          if (!signal.aborted) refuse(error);
+          throw toAppError(error);
         }
-      }
+        return 'snapshot';
+      },
+      failed: refuse,
+    };
+    try {
+      await source.follow(handler, signal);
     } finally {
       close();
     }
   }
 
   async function load(signal: AbortSignal): Promise<void> {
-    for await (const events of watchFiles(watch, signal)) {
-      try {
-        await take(events, signal);
-      } catch (error) {
-        problem = messageOf(error);
-        throw toAppError(error);
-      }
-      return;
-    }
-    throw new AbortedError();
+    const first = new AbortController();
+    const either = AbortSignal.any([signal, first.signal]);
+    let failure: unknown = new AbortedError();
+    const handler: BundleHandler = {
+      async take(version) {
+        try {
+          await take(version, signal);
+          failure = undefined;
+        } catch (error) {
+          handler.failed(toAppError(error));
+        }
+        first.abort();
+        return 'snapshot';
+      },
+      failed(error) {
+        failure = error;
+        problem = error.message;
+        first.abort();
+      },
+    };
+    await source.follow(handler, either);
+    if (failure !== undefined) throw toAppError(failure);
   }
 
   function close(): void {
@@ -130,7 +140,8 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
   }
 
   async function evaluate(path: string, input: unknown, signal: AbortSignal): Promise<Evaluation> {
-    if (active === undefined) return failure('engine_unavailable', `no policy is loaded: ${problem ?? file}`);
+    if (active === undefined)
+      return failure('engine_unavailable', `no policy is loaded: ${problem ?? location}`);
     if (signal.aborted) return failure('engine_timeout', 'no decision in time');
     const { pool, revision } = active;
     if (!pool.entrypoints.has(path)) {
@@ -156,25 +167,6 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     entrypoints: () => Object.freeze([...(active?.pool.entrypoints ?? [])].sort()),
     problem: () => problem,
   });
-}
-
-function contentOf(path: string, event: FileEvent | undefined): Buffer {
-  if (event?.kind === 'content') return event.bytes;
-  throw new UnavailableError(event?.kind === 'unreadable' ? event.message : `${path} does not exist`);
-}
-
-function parseKey(path: string, event: FileEvent | undefined): KeyObject {
-  const pem = contentOf(path, event);
-  let key: KeyObject;
-  try {
-    key = createPublicKey(pem);
-  } catch (error) {
-    throw new MalformedError(`verification key ${path} is no public key in PEM`, { cause: error });
-  }
-  if (key.asymmetricKeyType === 'rsa' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < minRsaBits) {
-    throw new MalformedError(`verification key ${path} is an RSA key of less than ${minRsaBits} bits`);
-  }
-  return key;
 }
 
 function toEvaluation(outcome: WasmOutcome, revision: string): Evaluation {

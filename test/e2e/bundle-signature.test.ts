@@ -3,6 +3,7 @@ import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypt
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { createFileBundleSource } from '../../src/policy/file-bundle-source.ts';
 import { createWasmEngine } from '../../src/policy/opa-wasm.ts';
 import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
@@ -50,7 +51,10 @@ async function activate(t: TestContext, bundle: Buffer, key?: KeyObject): Promis
   const verificationKey = key && join(directory, 'pub.pem');
   await writeFile(file, bundle);
   if (verificationKey) await writeFile(verificationKey, key.export({ format: 'pem', type: 'spki' }));
-  const engine = createWasmEngine({ ...engineOptions, file, verificationKey });
+  const engine = createWasmEngine({
+    ...engineOptions,
+    sources: [createFileBundleSource({ name: 'policy', file, verificationKey, sleep })],
+  });
   t.after(() => engine.close());
   try {
     await engine.load(new AbortController().signal);
@@ -77,7 +81,10 @@ test('a key that comes after its bundle activates it, and a weak key activates n
   const [file, verificationKey] = [join(directory, 'bundle.tar.gz'), join(directory, 'pub.pem')];
   await writeFile(file, bundle);
   const stop = new AbortController();
-  const engine = createWasmEngine({ ...engineOptions, file, verificationKey });
+  const engine = createWasmEngine({
+    ...engineOptions,
+    sources: [createFileBundleSource({ name: 'policy', file, verificationKey, sleep })],
+  });
   const running = engine.run(stop.signal);
   t.after(async () => {
     stop.abort();

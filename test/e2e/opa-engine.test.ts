@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { createHttpClient } from '../../src/http/client.ts';
+import { createFileBundleSource } from '../../src/policy/file-bundle-source.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../../src/policy/opa-rest.ts';
 import { createWasmEngine } from '../../src/policy/opa-wasm.ts';
 import type { Evaluation, PolicyEngine } from '../../src/policy/policy-engine.ts';
@@ -25,7 +26,7 @@ function restEngine(t: TestContext, opa: Opa): OpaRestEngine {
 
 async function wasmEngine(t: TestContext, file: string): Promise<PolicyEngine> {
   const engine = createWasmEngine({
-    file,
+    sources: [createFileBundleSource({ name: 'policy', file, sleep })],
     timeoutMs: 5_000,
     now: () => performance.now(),
     sleep,

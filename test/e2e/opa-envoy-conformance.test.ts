@@ -10,6 +10,7 @@ import type { CheckResponse__Output } from '../../src/grpc/generated/envoy/servi
 import { messageCodec } from '../../src/grpc/protos.ts';
 import { createGrpcServer } from '../../src/grpc/server.ts';
 import { createHttpClient } from '../../src/http/client.ts';
+import { createFileBundleSource } from '../../src/policy/file-bundle-source.ts';
 import { createOpaRestEngine } from '../../src/policy/opa-rest.ts';
 import { createWasmEngine } from '../../src/policy/opa-wasm.ts';
 import type { PolicyEngine } from '../../src/policy/policy-engine.ts';
@@ -52,7 +53,7 @@ const engines: Readonly<Record<string, (t: TestContext) => Promise<PolicyEngine>
     const file = join(await tempDirectory(t), 'bundle.tar.gz');
     await buildWasmBundle(t, { files, entrypoints: rules.map((rule) => `conformance/${rule}`), into: file });
     const engine = createWasmEngine({
-      file,
+      sources: [createFileBundleSource({ name: 'policy', file, sleep })],
       timeoutMs,
       now: () => performance.now(),
       sleep,

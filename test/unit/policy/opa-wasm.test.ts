@@ -3,6 +3,7 @@ import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { type TestContext, test } from 'node:test';
+import { createFileBundleSource } from '../../../src/policy/file-bundle-source.ts';
 import { createWasmEngine, type WasmEngine } from '../../../src/policy/opa-wasm.ts';
 import type { Evaluation } from '../../../src/policy/policy-engine.ts';
 import { sleep } from '../../../src/runtime/abort.ts';
@@ -31,7 +32,7 @@ async function setUp(t: TestContext, options: { timeoutMs?: number; workers?: nu
   const logger: Logger = { debug: note, info: note, warn: note, error: note };
   const count = (name: string): void => void (counts[name] = (counts[name] ?? 0) + 1);
   const engine = createWasmEngine({
-    file,
+    sources: [createFileBundleSource({ name: 'policy', file, sleep })],
     timeoutMs: options.timeoutMs ?? 5_000,
     workers: options.workers,
     now: () => performance.now(),
@@ -362,7 +363,7 @@ test('a symbolic link of a directory above that is switched, as in Kubernetes, i
   await symlink('v1', join(mount, 'current'));
   await symlink('current/b.tar.gz', join(mount, 'b.tar.gz'));
   const engine = createWasmEngine({
-    file: join(mount, 'b.tar.gz'),
+    sources: [createFileBundleSource({ name: 'policy', file: join(mount, 'b.tar.gz'), sleep })],
     timeoutMs: 5_000,
     now: () => performance.now(),
     sleep,

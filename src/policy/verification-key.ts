@@ -1,0 +1,28 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { AppError } from '../runtime/errors.ts';
+import type { FileEvent } from '../runtime/file-watch.ts';
+
+/** The key is at fault, not the bundle that it is to judge. */
+class VerificationKeyError extends AppError {}
+
+const minRsaBits = 2048;
+
+/** The public key in a PEM file, for the signatures of bundles. Throws VerificationKeyError. */
+export function parseVerificationKey(path: string, event: FileEvent | undefined): KeyObject {
+  if (event?.kind !== 'content') {
+    const message = event?.kind === 'unreadable' ? event.message : `${path} does not exist`;
+    throw new VerificationKeyError('unavailable', message);
+  }
+  let key: KeyObject;
+  try {
+    key = createPublicKey(event.bytes);
+  } catch (error) {
+    const message = `verification key ${path} is no public key in PEM`;
+    throw new VerificationKeyError('malformed', message, { cause: error });
+  }
+  if (key.asymmetricKeyType === 'rsa' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < minRsaBits) {
+    const message = `verification key ${path} is an RSA key of less than ${minRsaBits} bits`;
+    throw new VerificationKeyError('malformed', message);
+  }
+  return key;
+}
