@@ -65,9 +65,9 @@ export function createHttpClient(
   const sockets = new Map<string, HttpAgent>();
 
   function send(request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
-    const path = request.path ?? '';
+    const { path } = request;
     if (!request.url.startsWith('unix://')) {
-      const url = request.url.replace(/\/$/, '') + path;
+      const url = path === undefined ? request.url : request.url.replace(/\/$/, '') + path;
       if (!url.startsWith('https:')) return exchange(url, request, http, signal);
       if (verified === undefined) return exchange(url, request, https, signal);
       return verified.use((agent) => exchange(url, request, agent, signal));
@@ -75,7 +75,7 @@ export function createHttpClient(
     const socketPath = request.url.slice('unix://'.length);
     const agent = sockets.get(socketPath) ?? unixAgent(agentOptions, socketPath);
     sockets.set(socketPath, agent);
-    return exchange(`http://localhost${path}`, request, agent, signal);
+    return exchange(`http://localhost${path ?? ''}`, request, agent, signal);
   }
 
   return Object.freeze({

@@ -1,0 +1,144 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { TestContext } from 'node:test';
+import type { TLSSocket } from 'node:tls';
+import { type ShownIdentity, startHttpsServer } from './https-server.ts';
+
+/** A request as the service saw it. */
+export type SeenRequest = Readonly<{
+  prefer: string | undefined;
+  ifNoneMatch: string | undefined;
+  authorization: string | undefined;
+  /** URI SANs of the certificate that the client showed. */
+  client: string | undefined;
+  status: number;
+}>;
+
+/** Answers in place of the service; false: the service answers after all. */
+export type Override = (request: IncomingMessage, response: ServerResponse) => boolean;
+
+/** A service that speaks OPA's bundle API for one bundle. */
+export interface BundleServer {
+  /** Of the service, without the bundle's path. */
+  readonly origin: string;
+  /** Path of the bundle, with its slash. */
+  readonly path: string;
+  readonly url: string;
+  /** Requests that were answered or are held back (status 0). */
+  requests(): readonly SeenRequest[];
+  /** Puts a version in place and answers whoever waits for it. Without `etag` the bundle has none. */
+  publish(bundle: Buffer, etag?: string): void;
+  override(answer: Override | undefined): void;
+  /** The only token that is let in from now on; undefined: everybody is. */
+  requireToken(token: string | undefined): void;
+  /** Ends it and every connection. */
+  close(): Promise<void>;
+}
+
+export type BundleServerOptions = Readonly<{
+  /** Holds answers back as long as it may, and says so by the type of its answers. */
+  longPoll?: boolean;
+  /** Serves over TLS. With `clients`, only to one that shows a certificate of theirs. */
+  tls?: Readonly<{ shown: ShownIdentity; ca?: string }>;
+  port?: number;
+}>;
+
+/** Starts a bundle service on loopback; it is closed after the test. */
+export async function startBundleServer(
+  t: TestContext,
+  { longPoll = false, tls, port = 0 }: BundleServerOptions = {},
+): Promise<BundleServer> {
+  const path = '/bundles/authz.tar.gz';
+  const seen: { -readonly [K in keyof SeenRequest]: SeenRequest[K] }[] = [];
+  const waiting = new Set<() => void>();
+  let current: Readonly<{ bundle: Buffer; etag: string | undefined }> | undefined;
+  let override: Override | undefined;
+  let token: string | undefined;
+
+  function handle(request: IncomingMessage, response: ServerResponse): void {
+    const { prefer, 'if-none-match': ifNoneMatch, authorization } = request.headers;
+    const client = clientOf(request);
+    const record = { prefer: prefer?.toString(), ifNoneMatch, authorization, client, status: 0 };
+    seen.push(record);
+    response.once('finish', () => (record.status = response.statusCode));
+    if (override?.(request, response)) return;
+    if (token !== undefined && authorization !== `Bearer ${token}`) {
+      response.writeHead(401).end();
+    } else if (request.url !== path || request.method !== 'GET' || current === undefined) {
+      response.writeHead(404).end();
+    } else if (current.etag === undefined || current.etag !== ifNoneMatch) {
+      give(response);
+    } else {
+      const [, wait] = /;wait=(\d+)$/.exec(record.prefer ?? '') ?? [];
+      if (longPoll && wait !== undefined) holdBack(response, Number(wait) * 1000);
+      else response.writeHead(304).end();
+    }
+  }
+
+  function give(response: ServerResponse): void {
+    if (current === undefined) return;
+    const type = longPoll ? 'application/vnd.openpolicyagent.bundles' : 'application/gzip';
+    const etag = current.etag === undefined ? {} : { etag: current.etag };
+    response.writeHead(200, { 'content-type': type, ...etag }).end(current.bundle);
+  }
+
+  function holdBack(response: ServerResponse, ms: number): void {
+    const done = (): void => {
+      waiting.delete(news);
+      clearTimeout(timer);
+    };
+    const news = (): void => {
+      done();
+      give(response);
+    };
+    const timer = setTimeout(() => {
+      done();
+      response.writeHead(304).end();
+    }, ms);
+    waiting.add(news);
+    response.once('close', done);
+  }
+
+  const [origin, close] = await listen();
+  return {
+    origin,
+    path,
+    url: origin + path,
+    requests: () => seen,
+    publish(bundle, etag) {
+      current = { bundle, etag };
+      for (const wake of waiting) wake();
+    },
+    override(answer) {
+      override = answer;
+    },
+    requireToken(next) {
+      token = next;
+    },
+    close,
+  };
+
+  async function listen(): Promise<readonly [origin: string, close: () => Promise<void>]> {
+    if (tls !== undefined) {
+      const mutual = tls.ca === undefined ? {} : { ca: tls.ca, requestCert: true, rejectUnauthorized: true };
+      const { url, server } = await startHttpsServer(t, tls.shown, handle, mutual);
+      return [url, () => end(server)];
+    }
+    const server = createServer(handle);
+    await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+    t.after(() => end(server));
+    return [`http://127.0.0.1:${(server.address() as AddressInfo).port}`, () => end(server)];
+  }
+}
+
+function end(server: { close(done: () => void): unknown; closeAllConnections(): void }): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
+
+function clientOf({ socket }: IncomingMessage): string | undefined {
+  if (!('getPeerCertificate' in socket)) return undefined;
+  return (socket as TLSSocket).getPeerCertificate()?.subjectaltname;
+}
