@@ -12,9 +12,8 @@ import { createRateLimit } from '../extauthz/rate-limit.ts';
 import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
 import { createShadow } from '../extauthz/shadow.ts';
 import type { Service } from '../grpc/service.ts';
-import { createHttpClient } from '../http/client.ts';
 import { createFileBundleSource } from '../policy/file-bundle-source.ts';
-import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa-rest.ts';
+import type { OpaRestEngine } from '../policy/opa-rest.ts';
 import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
 import type { PolicyEngine } from '../policy/policy-engine.ts';
 import { compileQueries, type QueryMap } from '../policy/query-map.ts';
@@ -33,6 +32,7 @@ import {
   type MintToken,
   shadowAt,
 } from './jwt-authorization.ts';
+import { createConfiguredOpa } from './opa-engine.ts';
 import { readProtoTypes } from './proto-types.ts';
 
 export type Clock = Readonly<{
@@ -52,14 +52,19 @@ export type ConfiguredEngine =
 
 export function createConfiguredEngine(
   config: Config,
-  deps: { clock: Clock; log: Logger; meter: PolicyMeter },
+  deps: {
+    /** Who we are to a server that wants to know, and whom we trust there. */
+    snapshots: Pick<SnapshotReader, 'current'>;
+    clock: Clock;
+    log: Logger;
+    meter: PolicyMeter;
+  },
 ): ConfiguredEngine {
-  const { policy, extAuthz } = config;
-  const { clock, log, meter } = deps;
+  const { policy } = config;
+  const { snapshots, clock, log, meter } = deps;
   const { timeoutMs } = policy;
   if (policy.engine === 'opa') {
-    const http = createHttpClient({ maxSockets: extAuthz.limits.maxConcurrent });
-    return { kind: 'opa', engine: createOpaRestEngine({ url: policy.opa.url, http, timeoutMs, log }) };
+    return { kind: 'opa', engine: createConfiguredOpa(config, { snapshots, now: clock.now, log }) };
   }
   if (policy.bundle === undefined) {
     throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
@@ -150,7 +155,7 @@ export function createAuthorization(
 ): Authorization {
   const { snapshots, clock, log, metrics, stdout } = deps;
   const { extAuthz } = config;
-  const configured = createConfiguredEngine(config, { clock, log, meter: metrics.policy });
+  const configured = createConfiguredEngine(config, { snapshots, clock, log, meter: metrics.policy });
   const { engine } = configured;
   const recent = createRecentDecisions();
   const records = createDecisionRecords(config, {

@@ -47,10 +47,10 @@ export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags)
     printLine(io.stderr, `warning: ${path} is no field of a CheckRequest and is ignored`);
   const log = silentLogger;
   const rules = identityRulesOf(config, (await readDenied(config)).patterns);
-  const configured = createConfiguredEngine(config, { clock, log, meter: silentPolicyMeter });
+  const snapshots = createLatest(await snapshotFor(io, clock, config, flags));
+  const configured = createConfiguredEngine(config, { snapshots, clock, log, meter: silentPolicyMeter });
   try {
     await load(configured, io.signal);
-    const snapshots = createLatest(await snapshotFor(io, clock, config, flags));
     const { engine } = configured;
     const checker = createConfiguredChecker(config, {
       snapshots,

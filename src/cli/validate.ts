@@ -4,8 +4,10 @@ import type { Config, FilesIdentityConfig } from '../config/config.ts';
 import { describeConfig } from '../config/load.ts';
 import type { PolicyMeter } from '../policy/opa-wasm.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
+import { createLatest, type Latest } from '../runtime/latest.ts';
 import { silentLogger } from '../runtime/log.ts';
 import type { X509BundleSet } from '../spiffe/bundle.ts';
+import { emptySnapshot, type TrustSnapshot } from '../trust/snapshot.ts';
 import { readIdentityFiles } from '../workload/files.ts';
 import { type CheckedConfig, type ConfigFlags, readConfig } from './config-file.ts';
 import { firstIdentity } from './first-identity.ts';
@@ -24,21 +26,21 @@ export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlag
   const checked = await readConfig(flags.config, flags, io.env);
   const { config, options, warnings } = checked;
   for (const warning of warnings) printLine(io.stderr, `warning: ${warning}`);
-  const { extAuthz, identity } = config;
+  const { extAuthz } = config;
   // How fast OPA answers is not the question here, whether it does is.
   const patient = { ...config, policy: { ...config.policy, timeoutMs: flags.timeoutMs } };
-  const engine = extAuthz.enabled
-    ? createConfiguredEngine(patient, { clock, log: silentLogger, meter: silentPolicyMeter })
-    : undefined;
+  const identity = createLatest(emptySnapshot);
+  const deps = { snapshots: identity, clock, log: silentLogger, meter: silentPolicyMeter };
+  const engine = extAuthz.enabled ? createConfiguredEngine(patient, deps) : undefined;
   try {
     const problems = [
-      ...(identity.files === undefined ? [] : await checkFiles(io, identity.files, clock.now())),
+      ...(await checkFiles(io, config.identity.files, clock.now())),
       ...(engine?.kind === 'wasm' ? await checkBundle(engine, checked, io.signal) : []),
       ...(await checkFederationFiles(config)),
     ];
     if (problems.length > 0) throw new ConfigError(problems);
     printLine(io.stdout, describeConfig(options));
-    return flags.online ? await tryPeers(io, clock, config, engine, flags.timeoutMs) : 0;
+    return flags.online ? await tryPeers(io, clock, config, { engine, identity }, flags.timeoutMs) : 0;
   } finally {
     if (engine?.kind === 'wasm') engine.engine.close();
   }
@@ -67,9 +69,10 @@ async function checkBundle(
 /** The identity files must hold an identity; what is odd but works is a warning. */
 async function checkFiles(
   io: CliOptions,
-  files: FilesIdentityConfig,
+  files: FilesIdentityConfig | undefined,
   now: number,
 ): Promise<readonly ConfigProblem[]> {
+  if (files === undefined) return [];
   try {
     const { warnings } = await readIdentityFiles(files, now);
     for (const warning of warnings) printLine(io.stderr, `warning: ${warning}`);
@@ -84,19 +87,19 @@ async function tryPeers(
   io: CliOptions,
   clock: Clock,
   config: Config,
-  engine: ConfiguredEngine | undefined,
+  { engine, identity }: { engine: ConfiguredEngine | undefined; identity: Latest<TrustSnapshot> },
   timeoutMs: number,
 ): Promise<ExitCode> {
-  let held: X509BundleSet = new Map();
   const { signal } = io;
-  const partners = await federationAttempts(config, { held: () => held, now: clock.now, signal });
+  const held = (): X509BundleSet => identity.current().bundles;
+  const partners = await federationAttempts(config, { held, now: clock.now, signal });
   const attempts: readonly (readonly [string, () => Promise<string>])[] = [
     [
       'identity',
       async () => {
-        const { svids, bundles } = await firstIdentity(config, clock, timeoutMs, io.signal);
-        held = bundles;
-        return svids.map(({ spiffeId }) => spiffeId).join(', ');
+        const found = await firstIdentity(config, clock, timeoutMs, io.signal);
+        identity.set(found);
+        return found.svids.map(({ spiffeId }) => spiffeId).join(', ');
       },
     ],
     ...(engine?.kind === 'opa'

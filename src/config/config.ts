@@ -126,7 +126,8 @@ export type ExtAuthzConfig = Readonly<{
 export type PolicyConfig = Readonly<{
   engine: 'opa' | 'wasm';
   timeoutMs: number;
-  opa: Readonly<{ url: string }>;
+  /** Without IDs the OPA of an https url proves itself by the Web PKI. */
+  opa: Readonly<{ url: string; spiffeIds: readonly SpiffeId[] }>;
   /** Set whenever `engine` is wasm and ext_authz is on. */
   bundle: Readonly<{ file: string; verificationKey: string | undefined }> | undefined;
 }>;
@@ -277,7 +278,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
     policy: {
       engine: policy.engine,
       timeoutMs: policy.timeout,
-      opa: { url: policy.opa.url },
+      opa: { url: policy.opa.url, spiffeIds: policy.opa.spiffe_ids },
       bundle: policy.bundle && {
         file: resolveFile(policy.bundle.file, configPath),
         verificationKey:

@@ -5,7 +5,6 @@
 const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.limits.reflection',
   'policy.opa.push',
-  'policy.opa.spiffe_ids',
   'policy.bundle.url',
   'policy.bundle.name',
   'policy.bundle.polling',

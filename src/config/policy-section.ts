@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { duration, engineUrl, file } from './fields.ts';
+import { duration, engineUrl, file, spiffeId } from './fields.ts';
 
 /** The policy engine. */
 export const policy = z.strictObject({
@@ -11,6 +11,13 @@ export const policy = z.strictObject({
   opa: z
     .strictObject({
       url: engineUrl().prefault('http://127.0.0.1:8181').describe('The OPA server.'),
+      spiffe_ids: z
+        .array(spiffeId())
+        .max(100)
+        .default([])
+        .describe(
+          'Who the OPA of an https url has to be: a server with an X.509-SVID of one of these, to which we show our default one. None: Web PKI.',
+        ),
     })
     .prefault({}),
   bundle: z

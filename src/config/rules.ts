@@ -3,6 +3,7 @@ import { formatHostPort, type HostPort, isLoopback, type SocketAddress } from '.
 import { extAuthzTlsRules } from './ext-authz-tls-rules.ts';
 import { federationRules } from './federation-rules.ts';
 import { identityRules } from './identity-rules.ts';
+import { opaRules } from './opa-rules.ts';
 import { outputRules } from './output-rules.ts';
 import type { Rule } from './rule.ts';
 import type { Options } from './schema.ts';
@@ -101,6 +102,7 @@ const rules: readonly Rule[] = [
     check: sameSocketTwice,
   },
   ...extAuthzTlsRules,
+  ...opaRules,
   ...federationRules,
   ...outputRules,
   {

@@ -20,7 +20,6 @@ export interface OpaRestEngine extends PolicyEngine {
 
 const maxAnswerBytes = 4 * 1024 * 1024;
 const maxMessageLength = 300;
-const remedy = 'start it, or correct policy.opa.url';
 const headers = Object.freeze({ 'content-type': 'application/json' });
 
 /** A remote OPA, asked over its Data API (POST /v1/data). `ready()` is always true: an OPA that is away fails each Check. */
@@ -47,23 +46,23 @@ export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
     }
   }
 
-  function note(now: boolean, message: string): void {
-    if (now === reachable) return;
-    reachable = now;
-    if (now) log.info({ url }, 'OPA answers again');
-    else log.warn({ url, error: message }, `OPA cannot be reached: ${remedy}`);
+  function note(failed?: AppError): void {
+    if ((failed === undefined) === reachable) return;
+    reachable = failed === undefined;
+    if (failed === undefined) log.info({ url }, 'OPA answers again');
+    else log.warn({ url, error: failed.message }, `OPA cannot be reached: ${remedyFor(failed)}`);
   }
 
   async function evaluate(decision: string, input: unknown, signal: AbortSignal): Promise<Evaluation> {
     try {
       const body = `{"input":${encodeInput(input)}}`;
       const response = await post(`/v1/data/${encodePath(decision)}`, body, signal);
-      note(true, '');
+      note();
       return readAnswer(response);
     } catch (thrown) {
       const error = toAppError(thrown);
       const reason = failureOf(error);
-      if (reason === 'engine_unavailable') note(false, error.message);
+      if (reason === 'engine_unavailable') note(error);
       return failure(reason, error.message);
     }
   }
@@ -84,8 +83,16 @@ export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
 }
 
 function withRemedy(error: AppError): AppError {
-  if (error.code !== 'unavailable') return error;
-  return new UnavailableError(`OPA cannot be reached (${error.message}): ${remedy}`, { cause: error });
+  if (failureOf(error) !== 'engine_unavailable') return error;
+  return new UnavailableError(`OPA cannot be reached (${error.message}): ${remedyFor(error)}`, {
+    cause: error,
+  });
+}
+
+function remedyFor({ code }: AppError): string {
+  return code === 'permission_denied'
+    ? 'its certificate and policy.opa.spiffe_ids must fit'
+    : 'start it, or correct policy.opa.url';
 }
 
 function encodePath(decision: string): string {
@@ -135,7 +142,9 @@ function refusalText(response: HttpResponse): string {
 
 function failureOf(error: AppError): EngineFailure {
   if (error.code === 'timeout' || error.code === 'aborted') return 'engine_timeout';
-  return error.code === 'unavailable' ? 'engine_unavailable' : 'engine_error';
+  // A server that is not who it has to be is no OPA of ours.
+  if (error.code === 'unavailable' || error.code === 'permission_denied') return 'engine_unavailable';
+  return 'engine_error';
 }
 
 function failure(reason: EngineFailure, message: string): Evaluation {

@@ -6,6 +6,7 @@ import { silentLogger } from '../../src/runtime/log.ts';
 import { createJwtSigner, createX509Authority, type X509Authority } from '../../src/spiffe/authority.ts';
 import type { JwtBundle } from '../../src/spiffe/bundle.ts';
 import { formatBundleDocument } from '../../src/spiffe/bundle-document.ts';
+import { encodeCertificatesPem } from '../../src/spiffe/certificate.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../src/spiffe/spiffe-id.ts';
 import type { X509Context } from '../../src/spiffe/x509-context.ts';
 import type { X509Svid } from '../../src/spiffe/x509-svid.ts';
@@ -19,6 +20,8 @@ export interface TestTrustDomain {
   readonly workloadApi: string;
   /** The SPIFFE bundle document of now, with a refresh hint of one second. */
   bundle(): string;
+  /** The X.509 authorities in the bundle, as programs with CA files take them. */
+  authoritiesPem(): string;
   /** Fingerprints of the authorities in the bundle. */
   authorities(): readonly string[];
   /** Brings a new authority into the bundle, which does not sign yet. */
@@ -86,6 +89,7 @@ export async function startTrustDomain(
       if (x509 === undefined) throw new Error('no bundle');
       return formatBundleDocument({ x509, jwt, refreshHintS: 1 });
     },
+    authoritiesPem: () => encodeCertificatesPem(known.map(({ certificate }) => certificate)).toString(),
     authorities: () => known.map(({ certificate }) => certificate.fingerprint),
     async prepareAuthority() {
       known = [...known, await create()];

@@ -57,7 +57,7 @@ describe('loadConfig', () => {
     assert.deepEqual(config.policy, {
       engine: 'opa',
       timeoutMs: 150,
-      opa: { url: 'http://127.0.0.1:8181' },
+      opa: { url: 'http://127.0.0.1:8181', spiffeIds: [] },
       bundle: undefined,
     });
     assert.deepEqual(config.admin, {
