@@ -53,7 +53,8 @@ export type CheckMetadata = Readonly<{
 export type CheckAttributes = Readonly<{
   source?: CheckPeer;
   destination?: CheckPeer;
-  request?: Readonly<{ time?: Readonly<{ seconds?: number; nanos?: number }>; http?: CheckHttp }>;
+  /** Seconds are a number, or a rawNumber() beyond the safe integers. */
+  request?: Readonly<{ time?: Readonly<{ seconds?: unknown; nanos?: number }>; http?: CheckHttp }>;
   contextExtensions?: StringMap;
   metadataContext?: CheckMetadata;
   tlsSession?: Readonly<{ sni?: string }>;

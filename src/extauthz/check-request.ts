@@ -97,10 +97,10 @@ function decodeInternalAddress(from: JsonObject): JsonObject {
 
 function decodeRequest(from: JsonObject): NonNullable<CheckAttributes['request']> {
   const to: Mutable<NonNullable<CheckAttributes['request']>> = {};
-  const time = optional(from.time, 'time', (t) => ({
-    ...copyNumber(t, 'seconds'),
-    ...copyNumber(t, 'nanos'),
-  }));
+  const time = optional(from.time, 'time', (t) => {
+    const seconds = int64(t.seconds, 'seconds');
+    return { ...(seconds === undefined ? {} : { seconds }), ...copyNumber(t, 'nanos') };
+  });
   if (time !== undefined) to.time = time;
   const http = optional(from.http, 'http', decodeHttp);
   if (http !== undefined) to.http = http;

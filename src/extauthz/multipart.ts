@@ -4,6 +4,7 @@ import { parseExactJson } from './exact-json.ts';
 const maxParts = 1_000;
 const maxHeaderBytes = 16 * 1024;
 const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+const typeOrDisposition = /^[!#$%&'*+.^_`{|}~0-9a-z-]+(?:\/[!#$%&'*+.^_`{|}~0-9a-z-]+)?$/;
 
 /** A media type or disposition with its parameters, names in lower case. */
 type HeaderWithParameters = Readonly<{ value: string; parameters: ReadonlyMap<string, string> }>;
@@ -27,6 +28,11 @@ export function parseMultipart(
     const { value, parameters } = parseHeaderParameters(disposition);
     const name = value === 'form-data' ? parameters.get('name') : undefined;
     if (name === undefined || name === '') continue;
+    const encoding = split.headers.get('content-transfer-encoding') ?? 'binary';
+    // RFC 7578, section 4.7: not used any more. Whoever decodes one all the same sees another value than we do.
+    if (!/^(?:7bit|8bit|binary)$/i.test(encoding)) {
+      throw new MalformedError('part of a multipart body has a transfer encoding');
+    }
     const text = split.body.toString('utf8');
     const isJson = (split.headers.get('content-type') ?? '').includes('application/json');
     (values[name] ??= []).push(isJson ? parseExactJson(text) : text);
@@ -41,9 +47,11 @@ function splitParts(body: Buffer, boundary: string): Buffer[] {
   let at = firstPart(body, delimiter);
   const parts: Buffer[] = [];
   for (;;) {
-    if (body.subarray(at, at + 2).equals(Buffer.from('--'))) return parts;
     const lineEnd = body.indexOf('\r\n', at);
-    if (lineEnd === -1 || body.subarray(at, lineEnd).toString('latin1').trim() !== '') {
+    const line = body.subarray(at, lineEnd === -1 ? body.length : lineEnd).toString('latin1');
+    // The last delimiter is one only when its line ends there: other readers would go on to further parts.
+    if (/^--[ \t]*$/.test(line)) return parts;
+    if (lineEnd === -1 || !/^[ \t]*$/.test(line)) {
       throw new MalformedError('multipart body has a broken boundary line');
     }
     const start = lineEnd + 2;
@@ -89,13 +97,19 @@ function splitPart(part: Buffer): { headers: ReadonlyMap<string, string>; body: 
 function parseHeaderParameters(text: string): HeaderWithParameters {
   const semicolon = text.indexOf(';');
   const value = (semicolon === -1 ? text : text.slice(0, semicolon)).trim().toLowerCase();
+  if (!typeOrDisposition.test(value)) throw new MalformedError('multipart header has a broken value');
   const parameters = new Map<string, string>();
   // Trimmed once: each look at a long tail of white space would cost its length for every parameter before it.
   let rest = semicolon === -1 ? '' : text.slice(semicolon).trimEnd();
   while (rest !== '' && rest.trimStart() !== ';') {
-    const match = /^\s*;\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))\s*(?=;|$)/.exec(rest);
+    const match =
+      /^\s*;\s*([!#$%&'*+.^_`{|}~0-9A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([!#$%&'*+.^_`{|}~0-9A-Za-z-]+))\s*(?=;|$)/.exec(
+        rest,
+      );
     const name = match?.[1]?.toLowerCase();
-    if (match === null || name === undefined || parameters.has(name)) {
+    // RFC 7578, section 4.2, forbids the form of RFC 2231: some read it, others take the field for one without a name.
+    const isExtended = name?.startsWith('name*') || name?.startsWith('boundary*');
+    if (match === null || name === undefined || isExtended || parameters.has(name)) {
       throw new MalformedError('multipart header has broken parameters');
     }
     parameters.set(name, match[3] ?? (match[2] ?? '').replace(/\\(["\\])/g, '$1'));

@@ -40,16 +40,30 @@ export function wellKnown(typeName: string, values: Values, unpack: Unpack): unk
   if (Object.hasOwn(wrapped, name)) return values['value'] ?? wrapped[name];
   if (name === 'Timestamp') return timestamp(values);
   if (name === 'Duration') return duration(values);
-  if (name === 'FieldMask') return ((values['paths'] ?? []) as string[]).map(lowerCamel).join(',');
+  if (name === 'FieldMask') return ((values['paths'] ?? []) as string[]).map(maskPath).join(',');
   if (name === 'Struct') return values['fields'] ?? {};
   if (name === 'ListValue') return values['values'] ?? [];
   if (name === 'Value') return theOnly(values);
   return name === 'Any' ? any(values, unpack) : values;
 }
 
+/** Only names that can be told back from their camel case have one: `a__b` and `aB` would read as `a_b`. */
+function maskPath(path: string): string {
+  if (/[A-Z]|_(?![a-z])/.test(path)) {
+    throw new MalformedError(
+      'gRPC message has a google.protobuf.FieldMask with a path that has no JSON form',
+    );
+  }
+  return lowerCamel(path);
+}
+
 function any(values: Values, unpack: Unpack): unknown {
   const { typeUrl: url, value } = values;
-  if (typeof url !== 'string') return {};
+  if (typeof url !== 'string') {
+    if (value !== undefined)
+      throw new MalformedError('gRPC message has a google.protobuf.Any without a type');
+    return {};
+  }
   const typeName = url.slice(url.lastIndexOf('/') + 1);
   const content = unpack(typeName, Buffer.from(typeof value === 'string' ? value : '', 'base64'));
   const hasOwnForm = typeName.startsWith(prefix) && ownForm.has(typeName.slice(prefix.length));

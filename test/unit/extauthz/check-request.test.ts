@@ -68,7 +68,9 @@ test('a UDP protocol is its number and TCP is absent', () => {
   }
 });
 
-test('sizes beyond the safe integers stay exact', () => {
+test('sizes and times beyond the safe integers stay exact', () => {
+  const late = decodeCheckRequest(onTheWire({ request: { time: { seconds: '9223372036854775807' } } }));
+  assert.equal(JSON.stringify(late.attributes?.request), '{"time":{"seconds":9223372036854775807}}');
   const { attributes } = decodeCheckRequest(onTheWire({ request: { http: { size: '9007199254740993' } } }));
   assert.equal(JSON.stringify(attributes?.request?.http), '{"size":9007199254740993}');
   const negative = decodeCheckRequest(onTheWire({ request: { http: { size: '-1' } } }));

@@ -74,6 +74,36 @@ test('without a boundary there is nothing to read', () => {
   assert.equal(parseMultipart('multipart/form-data;', Buffer.from('x')), undefined);
 });
 
+test('what readers would understand in different ways is malformed', () => {
+  const one = part([named('a')], '1');
+  const bodies: string[][] = [
+    [...one, '--xyz--x', ...part([named('b')], '2'), '--xyz--'],
+    [...one, '--xyz--x'],
+    [...part([`Content-Disposition: form-data; name*=UTF-8''%e2%82%ac`], '1'), '--xyz--'],
+    [...part([`Content-Disposition: form-data; name*0=a; name*1=b`], '1'), '--xyz--'],
+    [...part([named('a'), 'Content-Transfer-Encoding: quoted-printable'], '=31'), '--xyz--'],
+    [...part([named('a'), 'content-transfer-encoding: BASE64'], 'MQ=='), '--xyz--'],
+    [...part(['Content-Disposition: form-data; name=a=b'], '1'), '--xyz--'],
+  ];
+  for (const body of bodies) assert.throws(() => read(body), MalformedError, body.join('|'));
+  for (const contentType of [
+    "multipart/form-data; boundary*=utf-8''xyz",
+    'multipart/form-data, multipart/form-data; boundary=xyz',
+    'text/x-multipart/form-data; boundary=xyz',
+    'multipart/form-data; boundary=x=yz',
+  ]) {
+    assert.throws(() => read([...one, '--xyz--'], contentType), MalformedError, contentType);
+  }
+});
+
+test('a file name in the form of RFC 2231 and an encoding that changes nothing are fine', () => {
+  const headers = [
+    `Content-Disposition: form-data; name="a"; filename*=UTF-8''%e2%82%ac`,
+    'Content-Transfer-Encoding: Binary',
+  ];
+  assert.deepEqual(read([...part(headers, '1'), '--xyz-- \t', 'epilogue']), { a: ['1'] });
+});
+
 test('a body that breaks off or has broken lines is malformed', () => {
   const bodies: string[][] = [
     ['nothing'],

@@ -136,6 +136,18 @@ test('a key named __proto__ is a key', () => {
   assert.equal(JSON.stringify(map), '{"stock":{"__proto__":"1"}}');
 });
 
+for (const [what, value] of [
+  ...['a__b', 'fooBar', 'a_1', 'a_'].map((path) => [
+    `the path ${path} in a field mask`,
+    { mask: { paths: [path] } },
+  ]),
+  ['an Any with a value but no type', { any: { value: Buffer.from('a') } }],
+] as [string, object][]) {
+  test(`refuses ${what}, which has no JSON form`, () => {
+    assert.throws(() => roundTrip(value), MalformedError);
+  });
+}
+
 for (const [what, hex, error] of [
   ['breaks off in a number', '10', MalformedError],
   ['breaks off in a text', '0a05', MalformedError],
