@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { LimitError, MalformedError } from '../runtime/errors.ts';
+import { hasEscapedKey, readJson } from './escaped-keys.ts';
 
 /** Deeper JSON is refused: a recursive walk of ours or of an engine must never run out of stack. */
 export const maxJsonDepth = 512;
@@ -24,6 +25,7 @@ export function parseExactJson(text: string): unknown {
   }
   try {
     const value = JSON.parse(text) as unknown;
+    if (hasEscapedKey(text)) return readJson(text, numberOf);
     return longNumber.test(text) ? withExactNumbers(value, text) : value;
   } catch (error) {
     if (error instanceof LimitError) throw error;
@@ -47,13 +49,24 @@ function withExactNumbers(value: unknown, text: string): unknown {
   let done = 0;
   for (const { 0: token, index } of text.matchAll(stringOrLongNumber)) {
     if (token.startsWith('"') || isExact(Number(token), token)) continue;
-    // Beyond this an engine fails, or works for long, on the first comparison or sum.
-    if (/[eE][+-]?0*[1-9]\d{5}/.test(token))
-      throw new LimitError('body has a number with too large an exponent');
+    checkExponent(token);
     marked += `${text.slice(done, index)}"${mark}${token}"`;
     done = index + token.length;
   }
   return done === 0 ? value : unmark(JSON.parse(marked + text.slice(done)), mark);
+}
+
+function numberOf(token: string): unknown {
+  const value = Number(token);
+  if (isExact(value, token)) return value;
+  checkExponent(token);
+  return rawNumber(token);
+}
+
+// Beyond this an engine fails, or works for long, on the first comparison or sum.
+function checkExponent(token: string): void {
+  if (/[eE][+-]?0*[1-9]\d{5}/.test(token))
+    throw new LimitError('body has a number with too large an exponent');
 }
 
 /** Replaces the marked strings in `value`, which is nobody else's yet. */
