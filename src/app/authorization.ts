@@ -66,14 +66,15 @@ export function createConfiguredEngine(
   if (policy.engine === 'opa') {
     return { kind: 'opa', engine: createConfiguredOpa(config, { snapshots, now: clock.now, log }) };
   }
-  if (policy.bundle === undefined) {
+  const [bundle] = policy.bundles;
+  if (bundle === undefined) {
     throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
   }
   const { sleep, random, monotonicNow } = clock;
   return {
     kind: 'wasm',
     engine: createWasmEngine({
-      sources: [createFileBundleSource({ name: 'policy', ...policy.bundle, sleep })],
+      sources: [createFileBundleSource({ ...bundle, sleep })],
       timeoutMs,
       now: monotonicNow,
       sleep,

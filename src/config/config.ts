@@ -128,8 +128,17 @@ export type PolicyConfig = Readonly<{
   timeoutMs: number;
   /** Without IDs the OPA of an https url proves itself by the Web PKI. */
   opa: Readonly<{ url: string; spiffeIds: readonly SpiffeId[] }>;
-  /** Set whenever `engine` is wasm and ext_authz is on. */
-  bundle: Readonly<{ file: string; verificationKey: string | undefined }> | undefined;
+  /** At least one whenever `engine` is wasm and ext_authz is on; names are unique. */
+  bundles: readonly BundleConfig[];
+}>;
+
+/** One entry of `policy.bundle`. */
+export type BundleConfig = Readonly<{
+  name: string;
+  /** Its key path, `policy.bundle` or `policy.bundle[0]`. */
+  at: string;
+  file: string;
+  verificationKey: string | undefined;
 }>;
 
 /** One partner of `federation.trust_domains`. */
@@ -279,11 +288,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       engine: policy.engine,
       timeoutMs: policy.timeout,
       opa: { url: policy.opa.url, spiffeIds: policy.opa.spiffe_ids },
-      bundle: policy.bundle && {
-        file: resolveFile(policy.bundle.file, configPath),
-        verificationKey:
-          policy.bundle.verification_key && resolveFile(policy.bundle.verification_key, configPath),
-      },
+      bundles: bundlesOf(policy.bundle, configPath),
     },
     federation: federationOf(options.federation, configPath),
     outputs: options.outputs.map((output) => outputOf(output, configPath)),
@@ -316,6 +321,19 @@ function filesOf(
       file: resolveFile(file, configPath),
     })),
   };
+}
+
+function bundlesOf(
+  bundle: Options['policy']['bundle'],
+  configPath: string | undefined,
+): readonly BundleConfig[] {
+  const list = Array.isArray(bundle) ? bundle : bundle === undefined ? [] : [bundle];
+  return list.map(({ name = 'policy', file, verification_key: key }, index) => ({
+    name,
+    at: Array.isArray(bundle) ? `policy.bundle[${index}]` : 'policy.bundle',
+    file: resolveFile(file, configPath),
+    verificationKey: key && resolveFile(key, configPath),
+  }));
 }
 
 function outputOf(output: Options['outputs'][number], configPath: string | undefined): OutputConfig {

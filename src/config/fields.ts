@@ -94,6 +94,13 @@ export const name = () =>
       throw new Error('must be 1 to 256 printable ASCII characters');
   });
 
+/** The name of a policy bundle. */
+export const bundleName = () =>
+  checked(['name', 'policy'], (text) => {
+    if (!/^[A-Za-z0-9_.-]{1,64}$/.test(text))
+      throw new Error('must be 1 to 64 letters, digits, dots, hyphens or underscores');
+  });
+
 /** A file; a relative one counts from the folder of the config file. */
 export const file = () =>
   checked(['file', 'bundle.tar.gz'], (text) => {

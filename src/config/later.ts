@@ -1,3 +1,5 @@
+import { placeOf } from './place.ts';
+
 /**
  * Keys of the product's contract that this version does not implement yet. They are refused by name, never silently
  * ignored: an operator who writes `verification_key` must not believe to be protected by it. `[]` stands for any list item.
@@ -6,7 +8,6 @@ const laterKeys: ReadonlySet<string> = new Set([
   'ext_authz.limits.reflection',
   'policy.opa.push',
   'policy.bundle.url',
-  'policy.bundle.name',
   'policy.bundle.polling',
   'policy.bundle.auth',
   'policy.bundle.persist_dir',
@@ -14,10 +15,5 @@ const laterKeys: ReadonlySet<string> = new Set([
 
 /** True for a key path, with `[0]`-like indexes, that a later version of the program will know. */
 export function isLaterKey(path: string): boolean {
-  return laterKeys.has(path.replaceAll(/\[\d+\]/g, '[]'));
-}
-
-/** True for a value of a known key that a later version of the program will know. */
-export function isLaterValue(path: string, value: unknown): boolean {
-  return path === 'policy.bundle' && Array.isArray(value);
+  return laterKeys.has(placeOf(path));
 }

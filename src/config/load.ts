@@ -3,7 +3,7 @@ import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';
 import { buildConfig, type Config } from './config.ts';
 import { type Environment, readEnvironment, type Setting, scalar } from './environment.ts';
 import { listOptions } from './options.ts';
-import { messageFor, toProblems } from './problems.ts';
+import { messageFor, toProblems, withoutUnions } from './problems.ts';
 import { checkRules } from './rules.ts';
 import { encodeOptions, type Options, parseWith } from './schema.ts';
 import { valueAt, withoutNulls, withoutPath, withValue } from './tree.ts';
@@ -52,7 +52,7 @@ export function loadConfig({ text, path, env, flags = {}, check = () => [] }: Co
   );
   const { options, problems } = parseTree(raw, (found) => check(buildConfig(found, path)));
   const environmentProblems = fromEnv.problems.filter((problem) => !Object.hasOwn(flags, problem.path));
-  const all = [...environmentProblems, ...problems].map((problem) =>
+  const all = [...environmentProblems, ...intoLists(layers, file), ...problems].map((problem) =>
     withOrigin(problem, [...fromEnv.fallbacks, ...layers]),
   );
   if (options === undefined || all.length > 0) throw new ConfigError(all);
@@ -79,8 +79,8 @@ function parseTree(
   if (first.success) {
     return { options: first.data, problems: [...checkRules(first.data, []), ...check(first.data)] };
   }
-  const { issues } = first.error;
-  const problems = issues.flatMap((issue) => toProblems(issue, known, (at) => valueAt(raw, at)));
+  const issues = first.error.issues.flatMap((issue) => withoutUnions(issue, (at) => valueAt(raw, at)));
+  const problems = issues.flatMap((issue) => toProblems(issue, known));
   // The rules look at the rest as if the broken keys were not there, so that one run shows everything.
   const rest = parseWith(issues.flatMap(pathsOf).reduce(withoutPath, raw), messageFor);
   if (!rest.success) return { options: undefined, problems };
@@ -98,6 +98,18 @@ function overlap(a: string, b: string): boolean {
 
 function pathsOf(issue: z.core.$ZodIssue): readonly (readonly PropertyKey[])[] {
   return issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
+}
+
+/** A setting that would have to choose an item of a list: dropped silently, it would look obeyed. */
+function intoLists(settings: readonly Setting[], file: unknown): readonly ConfigProblem[] {
+  return settings.flatMap(({ path }) => {
+    const keys = path.split('.');
+    const list = keys.findIndex((_, end) => Array.isArray(valueAt(file, keys.slice(0, end))));
+    if (list === -1) return [];
+    return [
+      { path, message: `cannot be set, because ${keys.slice(0, list).join('.')} is a list in the file` },
+    ];
+  });
 }
 
 function apply(settings: readonly Setting[], tree: unknown): unknown {

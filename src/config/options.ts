@@ -25,6 +25,7 @@ type Def = Readonly<{
   innerType?: z.core.$ZodType;
   in?: z.core.$ZodType;
   element?: z.core.$ZodType;
+  options?: readonly z.core.$ZodType[];
   shape?: Readonly<Record<string, z.core.$ZodType>>;
   entries?: Readonly<Record<string, string>>;
   defaultValue?: unknown;
@@ -81,6 +82,8 @@ function unwrap(type: z.core.$ZodType): {
     inner = def.innerType;
     meta = { ...metaOf(inner), ...meta };
   }
+  // What may also be a list of such sections; see placeOf.
+  inner = defOf(inner).options?.[0] ?? inner;
   return { inner, meta, defaultValue, optional };
 }
 

@@ -1,5 +1,20 @@
 import { z } from 'zod';
-import { duration, engineUrl, file, spiffeId } from './fields.ts';
+import { bundleName, duration, engineUrl, file, spiffeId } from './fields.ts';
+
+const bundle = z.strictObject({
+  name: bundleName().optional().meta({
+    otherwise: '`policy` for a single bundle',
+    description: 'What log, metrics and status call it; each bundle of a list needs a name of its own.',
+  }),
+  file: file().describe(
+    'Engine wasm: a bundle built with `opa build -t wasm`, or one of data; it is watched.',
+  ),
+  verification_key: file()
+    .optional()
+    .describe(
+      'A public key in PEM (RSA or EC). With it a bundle has to be signed by this key, as `opa sign` does; without it a signed bundle is refused.',
+    ),
+});
 
 /** The policy engine. */
 export const policy = z.strictObject({
@@ -20,14 +35,5 @@ export const policy = z.strictObject({
         ),
     })
     .prefault({}),
-  bundle: z
-    .strictObject({
-      file: file().describe('Engine wasm: a bundle built with `opa build -t wasm`; it is watched.'),
-      verification_key: file()
-        .optional()
-        .describe(
-          'A public key in PEM (RSA or EC). With it a bundle has to be signed by this key, as `opa sign` does; without it a signed bundle is refused.',
-        ),
-    })
-    .optional(),
+  bundle: z.union([bundle, z.array(bundle).min(1).max(64)]).optional(),
 });

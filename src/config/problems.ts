@@ -1,9 +1,8 @@
 import type { z } from 'zod';
 import type { ConfigProblem } from '../runtime/errors.ts';
-import { isLaterKey, isLaterValue } from './later.ts';
+import { isLaterKey } from './later.ts';
 import type { Option } from './options.ts';
-
-const notSupported = 'is not supported by this version';
+import { placeOf } from './place.ts';
 
 /** The path of an issue in the form that messages use: `ext_authz.queries[0].path`. */
 function keyPath(path: readonly PropertyKey[]): string {
@@ -13,21 +12,27 @@ function keyPath(path: readonly PropertyKey[]): string {
   }, '');
 }
 
-/** One problem per offending key, in words for the operator; `valueAt` reads what was written there. */
-export function toProblems(
-  issue: z.core.$ZodIssue,
-  options: readonly Option[],
-  valueAt: (path: readonly PropertyKey[]) => unknown,
-): readonly ConfigProblem[] {
+/** One problem per offending key, in words for the operator. */
+export function toProblems(issue: z.core.$ZodIssue, options: readonly Option[]): readonly ConfigProblem[] {
   const path = keyPath(issue.path);
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((key) => unknownKey(keyPath([...issue.path, key]), key, path, options));
   }
-  const value = valueAt(issue.path);
-  if (isLaterValue(path, value)) {
-    return [{ path, message: `${Array.isArray(value) ? 'a list here' : String(value)} ${notSupported}` }];
-  }
   return [{ path, message: issue.message }];
+}
+
+/**
+ * What is wrong with a value that may be a single section or a list of them, in the issues of the one it is; other issues
+ * as they are.
+ */
+export function withoutUnions(
+  issue: z.core.$ZodIssue,
+  valueAt: (path: readonly PropertyKey[]) => unknown,
+): readonly z.core.$ZodIssue[] {
+  if (issue.code !== 'invalid_union') return [issue];
+  const [section = [], list = []] = issue.errors;
+  const inner = Array.isArray(valueAt(issue.path)) ? list : section;
+  return inner.map((one) => ({ ...one, path: [...issue.path, ...one.path] }));
 }
 
 /** The error map of the schema: what to say of a value that has the wrong type or is out of bounds. */
@@ -61,8 +66,8 @@ function sizeOf(origin: string, bound: string, limit: number | bigint): string {
 }
 
 function unknownKey(path: string, key: string, section: string, options: readonly Option[]): ConfigProblem {
-  if (isLaterKey(path)) return { path, message: notSupported };
-  const place = section.replaceAll(/\[\d+\]/g, '[]');
+  if (isLaterKey(path)) return { path, message: 'is not supported by this version' };
+  const place = placeOf(section);
   const siblings = options.filter((option) => parentOf(option.path) === place).map((o) => lastOf(o.path));
   const near = nearest(key, siblings);
   if (near !== undefined) return { path, message: `is not a known key; did you mean ${near}?` };

@@ -58,7 +58,7 @@ describe('loadConfig', () => {
       engine: 'opa',
       timeoutMs: 150,
       opa: { url: 'http://127.0.0.1:8181', spiffeIds: [] },
-      bundle: undefined,
+      bundles: [],
     });
     assert.deepEqual(config.admin, {
       listen: { host: '127.0.0.1', port: 9902 },
@@ -100,9 +100,27 @@ describe('loadConfig', () => {
 
   it('resolves file names against the folder of the config file', () => {
     const text = 'policy: {engine: wasm, bundle: {file: ../b.tar.gz}}';
-    assert.equal(load(text).config.policy.bundle?.file, '/etc/b.tar.gz');
-    assert.equal(load(text, { path: undefined }).config.policy.bundle?.file, '../b.tar.gz');
-    assert.equal(load('policy: {bundle: {file: /x/b.tar.gz}}').config.policy.bundle?.file, '/x/b.tar.gz');
+    assert.equal(load(text).config.policy.bundles[0]?.file, '/etc/b.tar.gz');
+    assert.equal(load(text, { path: undefined }).config.policy.bundles[0]?.file, '../b.tar.gz');
+    assert.equal(load('policy: {bundle: {file: /x/b.tar.gz}}').config.policy.bundles[0]?.file, '/x/b.tar.gz');
+  });
+
+  it('takes one bundle or a list of them, and names a single one', () => {
+    const [one] = load('policy: {bundle: {file: /b}}').config.policy.bundles;
+    assert.deepEqual(one, { name: 'policy', at: 'policy.bundle', file: '/b', verificationKey: undefined });
+    const text = 'policy: {bundle: [{name: a, file: /a, verification_key: /k}]}';
+    assert.deepEqual(
+      load(text).config.policy.bundles.map(({ name, at }) => [name, at]),
+      [['a', 'policy.bundle[0]']],
+    );
+    assert.deepEqual(load(describeConfig(load(text).options)).config, load(text).config);
+  });
+
+  it('refuses a variable for a list of bundles', () => {
+    const text = 'policy: {bundle: [{name: a, file: /a}]}';
+    assert.deepEqual(problemsOf(text, { env: { SVIDECAR_POLICY_BUNDLE_FILE: '/b' } }), [
+      'policy.bundle.file: cannot be set, because policy.bundle is a list in the file (from SVIDECAR_POLICY_BUNDLE_FILE)',
+    ]);
   });
 
   it('freezes the config all the way down', () => {
@@ -343,12 +361,39 @@ admin: 5
       'decision_log: {mask: [/attributes/x]}',
       'decision_log.mask[0]: must be a JSON pointer into /input or /result, such as /input/parsed_body/pin',
     ],
-    [
-      'a list of bundles',
-      'policy: {bundle: [{name: a, file: b}]}',
-      'policy.bundle: a list here is not supported by this version',
-    ],
     ['a bundle without a file', 'policy: {bundle: {}}', 'policy.bundle.file: is required'],
+    ['a listed bundle without a file', 'policy: {bundle: [{name: a}]}', 'policy.bundle[0].file: is required'],
+    [
+      'a bundle that is text',
+      'policy: {bundle: b.tar.gz}',
+      'policy.bundle: must be a section with keys of its own',
+    ],
+    ['an empty list of bundles', 'policy: {bundle: []}', 'policy.bundle: must have at least 1 item'],
+    [
+      'a listed bundle that is text',
+      'policy: {bundle: [b.tar.gz]}',
+      'policy.bundle[0]: must be a section with keys of its own',
+    ],
+    [
+      'a listed bundle without a name',
+      'policy: {bundle: [{file: b}]}',
+      'policy.bundle[0].name: is required in a list of bundles',
+    ],
+    [
+      'two bundles of one name',
+      'policy: {bundle: [{name: a, file: b}, {name: a, file: c}]}',
+      'policy.bundle[1].name: is the name of policy.bundle[0] too',
+    ],
+    [
+      'a bundle name that no log could show',
+      'policy: {bundle: [{name: "a b", file: b}]}',
+      'policy.bundle[0].name: must be 1 to 64 letters, digits, dots, hyphens or underscores',
+    ],
+    [
+      'an unknown key of a listed bundle',
+      'policy: {bundle: [{name: a, fil: b, file: b}]}',
+      'policy.bundle[0].fil: is not a known key; did you mean file?',
+    ],
   ];
   for (const [what, text, problem] of crossed) {
     it(`refuses ${what}`, () => assert.deepEqual(problemsOf(text), [problem]));
