@@ -131,7 +131,7 @@ export const extAuthz = z.strictObject({
         .boolean()
         .default(false)
         .describe(
-          'The peer is whom x-forwarded-client-cert names last; only behind an Envoy that sanitizes that header.',
+          'The peer is whom x-forwarded-client-cert names last; only behind an Envoy that sanitizes that header, and sends `cert` in it if it admits other trust domains.',
         ),
       jwt_svid: z
         .strictObject({

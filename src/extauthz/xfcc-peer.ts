@@ -43,6 +43,7 @@ export function createXfccPeerSource({ verifyCertificate, now }: XfccPeerOptions
     // The chain starts with the leaf, too; with both, the leaf is that of `Cert`.
     const certificate = xfcc.cert ?? xfcc.chain;
     if (verifyCertificate === 'off') return passed(id, false);
+    if (!xfcc.earlierCerts.every(fitsHeader)) return madeUp;
     if (certificate === undefined) {
       return verifyCertificate === 'when_present' ? passed(id, false) : missingCertificate;
     }
@@ -72,6 +73,20 @@ export function namedByXfcc({ headers }: CheckRequest): readonly SpiffeId[] {
     .filter((id) => id !== undefined);
 }
 
+/**
+ * Envoy writes the names of a certificate into the header as they are. A comma in one begins what looks like another
+ * element, so that who may have any name certified could say to be anybody.
+ */
+function fitsHeader(certificate: string): boolean {
+  try {
+    const [leaf] = readPeerCertificates(certificate);
+    return leaf !== undefined && ![...leaf.uriSans, ...leaf.dnsSans].some((name) => /[,;"]/.test(name));
+  } catch (error) {
+    if (error instanceof AppError) return false;
+    throw error;
+  }
+}
+
 function chainOf({ chain }: Xfcc): ReturnType<typeof readPeerCertificates> {
   try {
     return chain === undefined ? [] : readPeerCertificates(chain);
@@ -90,6 +105,11 @@ const noSingleId = refuse(
   'no_peer_identity',
   'the last element of x-forwarded-client-cert does not have exactly one URI that is a SPIFFE ID: set uri in ' +
     'set_current_client_cert_details of the proxy',
+);
+const madeUp = refuse(
+  'untrusted_certificate',
+  'x-forwarded-client-cert has an element whose certificate cannot be read or has a name with a comma, a semicolon or a ' +
+    'quote in it: what follows may be made up by its owner',
 );
 const missingCertificate = refuse(
   'untrusted_certificate',

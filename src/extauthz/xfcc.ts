@@ -6,8 +6,11 @@ export type Xfcc = Readonly<{
   /** URL-encoded PEM: the leaf, and the leaf with what the peer sent behind it. */
   cert: string | undefined;
   chain: string | undefined;
+  /** What earlier elements have as `cert`, else as `chain`; some have neither. */
+  earlierCerts: readonly string[];
 }>;
 
+const maxElements = 32;
 const maxLength = 256 * 1024;
 
 /**
@@ -17,7 +20,8 @@ const maxLength = 256 * 1024;
  */
 export function parseXfcc(text: string): Xfcc {
   if (text.length > maxLength) throw new LimitError('x-forwarded-client-cert is too long');
-  let pairs: (readonly [key: string, value: string])[] = [];
+  const elements: Element[] = [];
+  let pairs: Pair[] = [];
   // No two parts can match the same text, so a long header costs no more than its length.
   const pair = /\s*([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"\s*|([^,;"]*))([,;]|$)/y;
   for (;;) {
@@ -26,8 +30,20 @@ export function parseXfcc(text: string): Xfcc {
     const [, key = '', quoted, plain = '', end] = match;
     pairs.push([key.toLowerCase(), quoted === undefined ? plain.trim() : quoted.replaceAll(/\\(.)/g, '$1')]);
     if (end === '') break;
-    if (end === ',') pairs = [];
+    if (end === ';') continue;
+    elements.push(elementOf(pairs));
+    if (elements.length === maxElements)
+      throw new LimitError('x-forwarded-client-cert has too many elements');
+    pairs = [];
   }
+  const earlierCerts = elements.map(({ cert, chain }) => cert ?? chain).filter((one) => one !== undefined);
+  return { ...elementOf(pairs), earlierCerts };
+}
+
+type Pair = readonly [key: string, value: string];
+type Element = Omit<Xfcc, 'earlierCerts'>;
+
+function elementOf(pairs: readonly Pair[]): Element {
   const all = (key: string): string[] => pairs.filter(([name]) => name === key).map(([, value]) => value);
   return { uris: all('uri'), cert: only(all('cert')), chain: only(all('chain')) };
 }

@@ -15,6 +15,7 @@ import { decodeNameConstraints, type NameConstraints } from './name-constraints.
 /** What a certificate's extensions say (RFC 5280 §4.2), as far as identity and path validation need it. */
 export type Extensions = Readonly<{
   uriSans: readonly string[];
+  dnsSans: readonly string[];
   /** The GeneralName tags (RFC 5280 §4.2.1.6: 1 rfc822Name, 2 dNSName, 6 URI, …) of all subject alternative names. */
   sanTypes: ReadonlySet<number>;
   /** basicConstraints cA; false when the extension is absent. */
@@ -58,6 +59,7 @@ const keyUsageNames = Object.freeze([
 ]);
 
 const contextTagBits = 0x1f;
+const dnsTag = 2;
 const uriTag = 6;
 const maxPathLength = 255;
 /** Room for bits that may be defined one day. */
@@ -75,10 +77,13 @@ export function decodeExtensions(der: Buffer | undefined): Extensions {
     if (critical && !known.has(oid)) unknownCriticalExtensions.push(oid);
   }
   const alternativeNames = decodeList(values.get(oids.subjectAltName)) ?? [];
+  const namesOf = (tag: number): readonly string[] =>
+    alternativeNames
+      .filter((name) => (name.tag & contextTagBits) === tag)
+      .map((name) => name.content.toString('latin1'));
   return {
-    uriSans: alternativeNames
-      .filter((name) => (name.tag & contextTagBits) === uriTag)
-      .map((name) => name.content.toString('latin1')),
+    uriSans: namesOf(uriTag),
+    dnsSans: namesOf(dnsTag),
     sanTypes: new Set(alternativeNames.map((name) => name.tag & contextTagBits)),
     ...decodeBasicConstraints(values.get(oids.basicConstraints)),
     keyUsage: decodeKeyUsage(values.get(oids.keyUsage)),

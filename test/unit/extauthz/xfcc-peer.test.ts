@@ -98,6 +98,33 @@ test('the chain in the header leads to an authority of the bundle, or it does no
   );
 });
 
+test('a name with a comma in it, which Envoy writes as it is, makes nobody another one', async () => {
+  const victim = urlEncodedPem((await trust.own.svid(web)).chain[0]);
+  for (const names of [
+    { uris: [`spiffe://partner.example/x,By=${proxy};Hash=00;Cert="${victim}";URI=${web}`] },
+    { uris: [`spiffe://partner.example/x,By=a,URI=${web}`] },
+    { uris: ['spiffe://partner.example/x'], dnsNames: [`a,URI=${web}`] },
+  ]) {
+    const { certificate } = await trust.partner.leaf(names);
+    const written = [
+      ...names.uris.map((uri) => `URI=${uri}`),
+      ...(names.dnsNames ?? []).map((name) => `DNS=${name}`),
+    ];
+    const header = `By=${proxy};Hash=11;Cert="${urlEncodedPem(certificate)}";Subject="";${written.join(';')}`;
+    for (const verification of ['when_present', 'required'] as const) {
+      assert.equal(toldOf(verification, header), 'untrusted_certificate');
+    }
+  }
+  const { certificate: honest } = await trust.partner.leaf({ dnsNames: ['x.example'] });
+  const header = `Cert="${urlEncodedPem(honest)}";URI=spiffe://partner.example/workload,URI=${web};Cert="${victim}"`;
+  assert.deepEqual(toldOf('required', header), [web, 'xfcc', true]);
+  assert.equal(toldOf('when_present', `Cert="no",URI=${web}`), 'untrusted_certificate');
+});
+
+function toldOf(verification: VerifyCertificate, header: string): unknown {
+  return told(ask(verification, header));
+}
+
 test('a denied proxy brings nobody in', async () => {
   const parts = {
     peerSources: [createXfccPeerSource({ verifyCertificate: 'off' as const, now: () => testNow })],

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { parseXfcc } from '../../../src/extauthz/xfcc.ts';
 import { AppError, LimitError, MalformedError } from '../../../src/runtime/errors.ts';
 
-const none = { cert: undefined, chain: undefined };
+const none = { cert: undefined, chain: undefined, earlierCerts: [] };
 
 for (const [text, expected] of [
   ['URI=spiffe://a/b', { ...none, uris: ['spiffe://a/b'] }],
@@ -16,7 +16,8 @@ for (const [text, expected] of [
   ['URI="spiffe://a/b"', { ...none, uris: ['spiffe://a/b'] }],
   ['Subject="CN=a,URI=spiffe://a/forged;O=\\"x\\"";URI=spiffe://a/b', { ...none, uris: ['spiffe://a/b'] }],
   ['Subject="\\",URI=spiffe://a/forged",By=x', { ...none, uris: [] }],
-  ['Cert="a%0A";Chain="b"', { uris: [], cert: 'a%0A', chain: 'b' }],
+  ['Cert="a%0A";Chain="b"', { ...none, uris: [], cert: 'a%0A', chain: 'b' }],
+  ['Cert=a;Chain=b,Chain=c,URI=x,Cert=d', { ...none, uris: [], cert: 'd', earlierCerts: ['a', 'c'] }],
   ['URI=;DNS=', { ...none, uris: [''] }],
   ['URI="a\\\\"', { ...none, uris: ['a\\'] }],
   ['Subject="" , URI=x ', { ...none, uris: ['x'] }],
@@ -37,12 +38,15 @@ for (const text of [
   'URI="a"b',
   'U RI=a',
   'Cert=a;Cert=b',
+  'Cert=a;Cert=b,URI=a',
 ]) {
   test(`refuses ${JSON.stringify(text)}`, () => assert.throws(() => parseXfcc(text), MalformedError));
 }
 
 test('refuses a header without end, and reads a long one in bounded time', () => {
   assert.throws(() => parseXfcc(`URI=${'a'.repeat(300_000)}`), LimitError);
+  assert.throws(() => parseXfcc(`${'URI=a,'.repeat(32)}URI=a`), LimitError);
+  assert.deepEqual(parseXfcc(`${'URI=a,'.repeat(31)}URI=a`).uris, ['a']);
   const started = performance.now();
   for (const part of [' ', '\\', 'a=', 'a=b;', ',', '"']) {
     try {
