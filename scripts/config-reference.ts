@@ -23,7 +23,7 @@ a Service called svidecar. Beside those there are:
 | --- | --- |
 | \`SPIFFE_ENDPOINT_SOCKET\` | \`identity.workload_api.address\`, when neither the file nor its own variable sets it |
 | \`SPIFFE_TRUST_DOMAIN\` | \`trust_domain\`, and wins over the file |
-| \`TLS_MODE\` | \`spiffe\` is \`identity.source: workload_api\`, and wins over the file; \`file\` is not supported by this version |
+| \`TLS_MODE\` | \`spiffe\` is \`identity.source: workload_api\`, \`file\` is \`identity.source: files\`; it wins over the file |
 
 Keys of a later version are refused by name ("is not supported by this version"): a protection that is configured but not there
 must not go unnoticed.
