@@ -21,7 +21,7 @@ type Mesh = Readonly<{
   status: () => Promise<number>;
 }>;
 
-async function startMesh(t: TestContext): Promise<Mesh> {
+async function startMesh(t: TestContext, { restartsHot = false } = {}): Promise<Mesh> {
   const directory = await tempDirectory(t);
   const workloadApi = `unix://${join(directory, 'workload.sock')}`;
   const file = join(directory, 'bundle.tar.gz');
@@ -43,7 +43,7 @@ async function startMesh(t: TestContext): Promise<Mesh> {
     listeners: [httpListener({ name: 'server', port, tls, filters: [extAuthz()] })],
     clusters: [],
   });
-  const envoy = await startEnvoy(t, { config });
+  const envoy = await startEnvoy(t, { config, restartsHot });
   const status = async (): Promise<number> => (await http({ port: entry, path: '/' })).status;
   assert.equal(await status(), 200);
   return { issuer, sidecar, envoy, port, status };
@@ -55,6 +55,32 @@ test('an Envoy that is killed and started again gets its secrets again', async (
   await assert.rejects(status());
   await envoy.restart();
   assert.equal(await status(), 200);
+});
+
+test('a hot restart of Envoy loses no request, and only the streams of the new epoch are left', async (t) => {
+  const { envoy, sidecar, status } = await startMesh(t, { restartsHot: true });
+  const streams = async (): Promise<readonly { opened_at: string; ack: string }[]> => {
+    const { body } = await sidecar.admin('/status');
+    return (JSON.parse(body.toString()) as { envoys: { opened_at: string; ack: string }[] }).envoys;
+  };
+  const before = await streams();
+  let asking = true;
+  const answers = (async () => {
+    const seen = new Set<number>();
+    while (asking) seen.add(await status());
+    return seen;
+  })();
+  const old = await envoy.hotRestart();
+  assert.deepEqual(await old.exit, { code: 0, signal: undefined });
+  asking = false;
+  assert.deepEqual([...(await answers)], [200]);
+  await until('the streams of the old epoch to end', async () => {
+    const left = await streams();
+    const isOld = ({ opened_at: opened }: { opened_at: string }) =>
+      before.some((o) => o.opened_at === opened);
+    return (left.length === before.length && !left.some(isOld)) || undefined;
+  });
+  assert.ok((await streams()).every(({ ack }) => ack === 'acked'));
 });
 
 test('a sidecar killed with -9 leaves Envoy its certificates, denies while it is away, and takes over its socket again', async (t) => {

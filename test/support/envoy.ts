@@ -32,6 +32,8 @@ export interface Envoy {
   admin(path: string): Promise<string>;
   /** Starts it again with the same bootstrap, after a stop or a crash; resolves when ready. */
   restart(): Promise<void>;
+  /** Starts the next epoch beside this one, which drains and ends; resolves with the old process when the new one is ready. */
+  hotRestart(): Promise<TestProcess>;
 }
 
 export type EnvoyOptions = Readonly<{
@@ -41,13 +43,17 @@ export type EnvoyOptions = Readonly<{
   logLevel?: 'error' | 'warning' | 'info' | 'debug';
   /** False for an Envoy whose listeners wait for a secret that is still to come. */
   waitForReady?: boolean;
+  /** True for one that a next epoch may take over from, as Envoy's hot restart has it. */
+  restartsHot?: boolean;
 }>;
 
 const never = new AbortController().signal;
+/** The old epoch of a hot restart has this long, instead of a quarter of an hour. */
+const drainSoon = ['--drain-time-s', '1', '--parent-shutdown-time-s', '2'];
 
 /** Starts a real Envoy that is stopped after the test; resolves when its listeners and secrets are in place. */
 export async function startEnvoy(t: TestContext, options: EnvoyOptions): Promise<Envoy> {
-  const { config, node, name = 'envoy', logLevel, waitForReady = true } = options;
+  const { config, node, name = 'envoy', logLevel, waitForReady = true, restartsHot = false } = options;
   const directory = await tempDirectory(t);
   const adminPort = await freePort();
   const configFile = join(directory, 'envoy.json');
@@ -60,8 +66,17 @@ export async function startEnvoy(t: TestContext, options: EnvoyOptions): Promise
     ...(logLevel === undefined ? {} : { logLevel }),
   });
 
+  const baseId = String(await freePort());
+  const argsOf = (epoch: number): readonly string[] =>
+    spec.args.flatMap((arg) =>
+      arg === '--disable-hot-restart' && restartsHot
+        ? ['--base-id', baseId, '--restart-epoch', String(epoch), ...drainSoon]
+        : [arg],
+    );
+  let epoch = 0;
+
   const start = async (): Promise<TestProcess> => {
-    const started = await startProcess(t, spec);
+    const started = await startProcess(t, { ...spec, args: argsOf(epoch) });
     if (waitForReady) {
       await until(`${name} to be ready`, async () => {
         if (started.exited() !== undefined) return 'gone';
@@ -100,6 +115,12 @@ export async function startEnvoy(t: TestContext, options: EnvoyOptions): Promise
     admin: (path) => envoyAdmin(adminPort, path, never),
     async restart() {
       process = await start();
+    },
+    async hotRestart() {
+      const old = process;
+      epoch += 1;
+      process = await start();
+      return old;
     },
   };
 }
