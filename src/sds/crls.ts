@@ -1,6 +1,7 @@
 import type { X509Bundle } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
 import { anotherIssuer, fitnessOf } from '../spiffe/crl.ts';
+import { isSameKey } from '../spiffe/same-key.ts';
 import type { TrustDomain } from '../spiffe/spiffe-id.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 
@@ -88,6 +89,6 @@ function chooseForDomain(bundle: X509Bundle, authorities: readonly Certificate[]
 
 function hasNamesake({ subjectDer, publicKey }: Certificate, authorities: readonly Certificate[]): boolean {
   return authorities.some(
-    (other) => other.subjectDer.equals(subjectDer) && !other.publicKey.equals(publicKey),
+    (other) => other.subjectDer.equals(subjectDer) && !isSameKey(other.publicKey, publicKey),
   );
 }

@@ -1,5 +1,6 @@
 import type { JwtBundle, JwtBundleSet, X509Bundle, X509BundleSet } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
+import { isSameKey } from '../spiffe/same-key.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 
 /** True when both hold the same certificates, keys and hints in the same order. */
@@ -32,7 +33,7 @@ export function sameJwtBundles(a: JwtBundleSet, b: JwtBundleSet): boolean {
       (key, other) =>
         key.keyId === other.keyId &&
         key.jwk['alg'] === other.jwk['alg'] &&
-        key.publicKey.equals(other.publicKey),
+        isSameKey(key.publicKey, other.publicKey),
     ),
   );
 }

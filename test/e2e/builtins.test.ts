@@ -1,46 +1,14 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { constants, createHmac, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { test } from 'node:test';
-import { promisify } from 'node:util';
-import { canonical, parseValue, sameValue, type Value } from '../../src/policy/builtins/value.ts';
-import { parseBundle } from '../../src/policy/bundle.ts';
-import { loadWasmPolicy } from '../../src/policy/wasm-policy.ts';
-import { opaPath } from '../support/binaries.ts';
-import { buildWasmBundle } from '../support/opa.ts';
-import { tempDirectory } from '../support/process.ts';
+import { canonical, sameValue, type Value } from '../../src/policy/builtins/value.ts';
+import { evaluateWithBoth } from './both-engines.ts';
 import { builtinCases } from './builtin-cases.ts';
 
-const run = promisify(execFile);
-
 test('built-ins give what OPA gives, and are undefined where OPA is', async (t) => {
-  const directory = await tempDirectory(t);
   const rules = builtinCases.map((expression, index) => `results["${index}"] := ${expression}`);
   const policy = ['package cases', ...rules].join('\n\n');
-  const bundle = join(directory, 'bundle.tar.gz');
-  const input = join(directory, 'input.json');
-  await writeFile(join(directory, 'cases.rego'), policy);
-  await writeFile(input, JSON.stringify(makeInput()));
-  await buildWasmBundle(t, { files: { 'cases.rego': policy }, entrypoints: ['cases/results'], into: bundle });
-
-  const { module, data } = await parseBundle(await readFile(bundle));
-  const wasm = loadWasmPolicy(
-    { module, data, maxMemoryBytes: 64 * 1024 * 1024 },
-    { now: Date.now, random: Math.random },
-  );
-  const entrypoint = wasm.entrypoints.get('cases/results') ?? 0;
-  const ours = resultsOf(Buffer.from(wasm.evaluate(entrypoint, await readFile(input))).toString());
-
-  const { stdout } = await run(await opaPath(), [
-    'eval',
-    '--format=raw',
-    `--data=${join(directory, 'cases.rego')}`,
-    `--input=${input}`,
-    '[{"result": data.cases.results}]',
-  ]);
-  const theirs = resultsOf(stdout.trim());
+  const { ours, theirs } = await evaluateWithBoth(t, policy, makeInput());
 
   assert.ok(builtinCases.length >= 200);
   assert.ok(theirs.size > builtinCases.length / 2, 'OPA gave hardly any result');
@@ -54,12 +22,6 @@ test('built-ins give what OPA gives, and are undefined where OPA is', async (t) 
 
 function show(value: Value | undefined): string {
   return value === undefined ? 'undefined' : canonical(value);
-}
-
-/** `[{"result": {…}}]`, with numbers as they are written. */
-function resultsOf(text: string): ReadonlyMap<Value, Value> {
-  const [first] = parseValue(text) as readonly ReadonlyMap<Value, Value>[];
-  return first?.get('result') as ReadonlyMap<Value, Value>;
 }
 
 function makeInput(): object {

@@ -9,8 +9,10 @@ import { sprintfBuiltins } from './sprintf.ts';
 import { textBuiltins } from './text.ts';
 import { createTimeBuiltins } from './time.ts';
 import { unitBuiltins } from './units.ts';
+import { uriBuiltins } from './uri.ts';
 import { uuidBuiltins } from './uuid.ts';
 import { versionBuiltins } from './versions.ts';
+import { x509Builtins } from './x509.ts';
 import { yamlBuiltins } from './yaml.ts';
 
 const others: Builtins = {
@@ -34,8 +36,10 @@ export function createBuiltins(): ReadonlyMap<string, Builtin> {
       textBuiltins,
       createTimeBuiltins(),
       unitBuiltins,
+      uriBuiltins,
       uuidBuiltins,
       versionBuiltins,
+      x509Builtins,
       yamlBuiltins,
     ].flatMap((family) => Object.entries(family)),
   );

@@ -1,0 +1,54 @@
+import { execFile } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { promisify } from 'node:util';
+import { parseValue, type Value } from '../../src/policy/builtins/value.ts';
+import { parseBundle } from '../../src/policy/bundle.ts';
+import { loadWasmPolicy } from '../../src/policy/wasm-policy.ts';
+import { opaPath } from '../support/binaries.ts';
+import { buildWasmBundle } from '../support/opa.ts';
+import { tempDirectory } from '../support/process.ts';
+
+const run = promisify(execFile);
+
+/** `data.cases.results`, an object, as our engine and as a real OPA evaluate it, with numbers as they are written. */
+export async function evaluateWithBoth(
+  t: TestContext,
+  policy: string,
+  inputDocument: object,
+): Promise<{ ours: ReadonlyMap<Value, Value>; theirs: ReadonlyMap<Value, Value> }> {
+  const directory = await tempDirectory(t);
+  const bundle = join(directory, 'bundle.tar.gz');
+  const input = join(directory, 'input.json');
+  await writeFile(join(directory, 'cases.rego'), policy);
+  await writeFile(input, JSON.stringify(inputDocument));
+  await buildWasmBundle(t, { files: { 'cases.rego': policy }, entrypoints: ['cases/results'], into: bundle });
+
+  const { module, data } = await parseBundle(await readFile(bundle));
+  const wasm = loadWasmPolicy(
+    { module, data, maxMemoryBytes: 512 * 1024 * 1024 },
+    { now: Date.now, random: Math.random },
+  );
+  const entrypoint = wasm.entrypoints.get('cases/results') ?? 0;
+  const ours = resultsOf(Buffer.from(wasm.evaluate(entrypoint, await readFile(input))).toString());
+
+  const { stdout } = await run(
+    await opaPath(),
+    [
+      'eval',
+      '--format=raw',
+      `--data=${join(directory, 'cases.rego')}`,
+      `--input=${input}`,
+      '[{"result": data.cases.results}]',
+    ],
+    { maxBuffer: 512 * 1024 * 1024 },
+  );
+  return { ours, theirs: resultsOf(stdout.trim()) };
+}
+
+/** `[{"result": {…}}]` */
+function resultsOf(text: string): ReadonlyMap<Value, Value> {
+  const [first] = parseValue(text) as readonly ReadonlyMap<Value, Value>[];
+  return first?.get('result') as ReadonlyMap<Value, Value>;
+}
