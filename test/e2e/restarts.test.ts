@@ -61,18 +61,18 @@ test('a hot restart of Envoy loses no request, and only the streams of the new e
   const { envoy, sidecar, status } = await startMesh(t, { restartsHot: true });
   const streams = async (): Promise<readonly { opened_at: string; ack: string }[]> => {
     const { body } = await sidecar.admin('/status');
-    return (JSON.parse(body.toString()) as { envoys: { opened_at: string; ack: string }[] }).envoys;
+    return (JSON.parse(body) as { envoys: { opened_at: string; ack: string }[] }).envoys;
   };
   const before = await streams();
-  let asking = true;
+  const over = new AbortController();
   const answers = (async () => {
     const seen = new Set<number>();
-    while (asking) seen.add(await status());
+    while (!over.signal.aborted) seen.add(await status());
     return seen;
   })();
   const old = await envoy.hotRestart();
   assert.deepEqual(await old.exit, { code: 0, signal: undefined });
-  asking = false;
+  over.abort();
   assert.deepEqual([...(await answers)], [200]);
   await until('the streams of the old epoch to end', async () => {
     const left = await streams();
