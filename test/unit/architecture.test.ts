@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { globSync, readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { test } from 'node:test';
 
@@ -137,3 +138,12 @@ function withoutComments(text: string): string {
     (_, kept: string | undefined) => kept ?? ' ',
   );
 }
+
+test('no symbolic link is committed: merging one over a directory of its name empties that', () => {
+  if (!existsSync(join(root, '.git'))) return;
+  const listed = execFileSync('git', ['ls-files', '--stage'], { cwd: root, encoding: 'utf8' });
+  assert.deepEqual(
+    listed.split('\n').filter((line) => line.startsWith('120000')),
+    [],
+  );
+});
