@@ -1,12 +1,14 @@
 import { messageCodec } from '../grpc/protos.ts';
 import type { Service, UnaryMethod } from '../grpc/service.ts';
-import { toAppError } from '../runtime/errors.ts';
+import { AbortedError, toAppError } from '../runtime/errors.ts';
 import type { ResponseOptions } from './check-response.ts';
 import type { CheckTrace } from './check-trace.ts';
+import { boundCheckRequest } from './check-wire.ts';
 import type { Checker } from './checker.ts';
 import { type Outcome, reasonCodeOf } from './outcome.ts';
 import { type ReasonCode, refuse } from './reason.ts';
 import { createResponseEncoder } from './response-encoder.ts';
+import { createTurns } from './turns.ts';
 
 /** How a Check ended, for people and metrics: `dry_run` would have been another one. */
 export type CheckResult = 'allow' | 'deny' | 'failure' | 'dry_run';
@@ -39,6 +41,9 @@ export function resultOf(outcome: Outcome): CheckResult {
   return results[outcome.kind];
 }
 
+/** A Check that is larger is judged in a turn of its own; those without a body are far smaller. */
+const heavyBytes = 64 * 1024;
+
 const overloaded = refuse('overloaded', 'too many Checks at once: see ext_authz.limits.max_concurrent');
 
 /**
@@ -49,6 +54,7 @@ export function createExtAuthzService(options: ExtAuthzServiceOptions): Service 
   const { checker, meter, maxConcurrent, onDecision } = options;
   const request = messageCodec('envoy.service.auth.v3.CheckRequest');
   const encode = createResponseEncoder(options.response);
+  const turn = createTurns();
   let underWay = 0;
   // Loads the .proto files now: the first Check has no time for that.
   request.decode(Buffer.alloc(0));
@@ -62,22 +68,29 @@ export function createExtAuthzService(options: ExtAuthzServiceOptions): Service 
     return bytes;
   }
 
-  const check: UnaryMethod<unknown, Buffer> = {
+  function decode(bytes: Buffer): unknown {
+    try {
+      boundCheckRequest(bytes);
+      return request.decode(bytes);
+    } catch (error) {
+      // Judged like any other request that cannot be read: a value that is no message is refused as malformed.
+      return toAppError(error);
+    }
+  }
+
+  const check: UnaryMethod<Buffer, Buffer> = {
     kind: 'unary',
-    decode(bytes) {
-      try {
-        return request.decode(bytes);
-      } catch (error) {
-        // Judged like any other request that cannot be read: a value that is no message is refused as malformed.
-        return toAppError(error);
-      }
-    },
+    decode: (bytes) => bytes,
     encode: (response) => response,
-    async handle(message, call) {
+    async handle(bytes, call) {
       if (underWay >= maxConcurrent) return answer(checker.refuseUnseen(overloaded));
       underWay += 1;
       try {
-        return answer(await checker.check(message, call.signal, call.deadline));
+        if (bytes.length > heavyBytes) {
+          await turn();
+          if (call.signal.aborted) throw new AbortedError();
+        }
+        return answer(await checker.check(decode(bytes), call.signal, call.deadline));
       } finally {
         underWay -= 1;
       }

@@ -215,3 +215,20 @@ test('a policy answer that the wire cannot hold is recorded as the denial that i
     },
   );
 });
+
+test('a Check so large that it has a turn of its own is judged like any other', async () => {
+  await serving({ body: { parse: false, maxBytes: 10 } }, 10, async ({ client, counted }) => {
+    const attributes = getRequest({ body: 'x'.repeat(100_000) }) ?? null;
+    const answers = await Promise.all([1, 2, 3].map(() => check(client, requests.encode({ attributes }))));
+    for (const { status } of answers) assert.equal(status?.code ?? 0, 0);
+    assert.deepEqual(counted, ['allow none', 'allow none', 'allow none']);
+  });
+});
+
+test('a flood of fields is refused as malformed, whatever the policy says', async () => {
+  await serving({}, 10, async ({ client }) => {
+    const headers = Object.fromEntries(Array.from({ length: 40_000 }, (_, i) => [String(i), '']));
+    const answer = await check(client, requests.encode({ attributes: { request: { http: { headers } } } }));
+    assert.equal(answer.deniedResponse?.status?.code, 'BadRequest');
+  });
+});
