@@ -17,6 +17,10 @@ import { decodeStructFields } from './struct.ts';
 const maxMapEntries = 2_000;
 const maxPrincipalLength = 8 * 1024;
 const maxCertificateLength = 64 * 1024;
+/** Of one text that is no body. */
+const maxTextLength = 256 * 1024;
+/** Of all texts of one table together, headers for one. */
+const maxTableLength = 512 * 1024;
 
 /**
  * Reads a decoded CheckRequest (camel case, 64-bit numbers as text, bytes as Buffers, as grpc/protos.ts gives it).
@@ -107,20 +111,12 @@ function decodeRequest(from: JsonObject): NonNullable<CheckAttributes['request']
   return to;
 }
 
-const httpStrings = [
-  'id',
-  'method',
-  'path',
-  'host',
-  'scheme',
-  'query',
-  'fragment',
-  'protocol',
-  'body',
-] as const;
+const httpStrings = ['id', 'method', 'path', 'host', 'scheme', 'query', 'fragment', 'protocol'] as const;
 
 function decodeHttp(from: JsonObject): CheckHttp {
   const to: Mutable<CheckHttp> = copyStrings(from, httpStrings);
+  const body = optionalText(from.body, 'body');
+  if (body !== undefined) to.body = body;
   const headers = stringMap(from.headers, 'headers');
   if (headers !== undefined) to.headers = headers;
   const size = int64(from.size, 'size');
@@ -136,10 +132,14 @@ function decodeHeaderMap(from: JsonObject): NonNullable<CheckHttp['headerMap']> 
   if (!isSet(from.headers)) return {};
   if (!Array.isArray(from.headers)) throw new MalformedError('header_map.headers is not a list');
   if (from.headers.length > maxMapEntries) throw new LimitError('header_map has too many headers');
+  let length = 0;
   const headers = from.headers.map((entry: unknown): RawHeader => {
     const header = object(entry, 'header');
     const rawValue = bytes(header.rawValue, 'raw_value');
-    return { ...copyStrings(header, ['key', 'value']), ...(rawValue === undefined ? {} : { rawValue }) };
+    const texts: RawHeader = copyStrings(header, ['key', 'value']);
+    length += (texts.key?.length ?? 0) + (texts.value?.length ?? 0) + (rawValue?.length ?? 0);
+    if (length > maxTableLength) throw new LimitError('header_map is too long');
+    return rawValue === undefined ? texts : { ...texts, rawValue };
   });
   return headers.length === 0 ? {} : { headers };
 }
@@ -188,7 +188,9 @@ function copyStrings<K extends string>(from: JsonObject, names: readonly K[]): {
   const to: { [N in K]?: string } = {};
   for (const name of names) {
     const value = optionalText(from[name], name);
-    if (value !== undefined) to[name] = value;
+    if (value === undefined) continue;
+    if (value.length > maxTextLength) throw new LimitError(`${name} is too long`);
+    to[name] = value;
   }
   return to;
 }
@@ -221,13 +223,19 @@ function bytes(value: unknown, name: string): Buffer | undefined {
 }
 
 function stringMap(value: unknown, name: string): StringMap | undefined {
-  return table(value, name, text);
+  let length = 0;
+  return table(value, name, (member, of, key) => {
+    const string = text(member, of);
+    length += key.length + string.length;
+    if (length > maxTableLength) throw new LimitError(`${name} is too long`);
+    return string;
+  });
 }
 
 function table<T>(
   value: unknown,
   name: string,
-  decode: (value: unknown, name: string) => T,
+  decode: (value: unknown, name: string, key: string) => T,
 ): Readonly<Record<string, T>> | undefined {
   if (!isSet(value)) return undefined;
   const from = object(value, name);
@@ -235,6 +243,6 @@ function table<T>(
   if (keys.length === 0) return undefined;
   if (keys.length > maxMapEntries) throw new LimitError(`${name} has too many entries`);
   const to = Object.create(null) as Record<string, T>;
-  for (const key of keys) to[key] = decode(from[key], name);
+  for (const key of keys) to[key] = decode(from[key], name, key);
   return to;
 }

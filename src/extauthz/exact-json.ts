@@ -4,6 +4,11 @@ import { hasEscapedKey, readJson } from './escaped-keys.ts';
 
 /** Deeper JSON is refused: a recursive walk of ours or of an engine must never run out of stack. */
 export const maxJsonDepth = 512;
+/** Each costs about as much to read and to hand to an engine as ten times as many bytes of text. */
+const maxContainers = 100_000;
+const maxMembers = 100_000;
+/** Each costs a look at the text and an object. */
+const maxLongNumbers = 65_536;
 
 type RawJson = Readonly<{ rawJSON(text: string): object }>;
 /**
@@ -16,13 +21,11 @@ export function rawNumber(text: string): object {
 
 /**
  * Parses JSON from a request body. Numbers that a double cannot hold are kept digit by digit, because a policy that
- * compares identifiers must not see two of them as one. Throws MalformedError, or LimitError when nested too deep or with an
- * exponent of more than five digits.
+ * compares identifiers must not see two of them as one. Throws MalformedError, or LimitError when nested too deep, with more
+ * than 100 000 arrays and objects or members of objects, 65 536 numbers of that kind, or an exponent of more than five digits.
  */
 export function parseExactJson(text: string): unknown {
-  if (text.length > maxJsonDepth && depthOf(text) > maxJsonDepth) {
-    throw new LimitError(`JSON is nested deeper than ${maxJsonDepth} levels`);
-  }
+  if (text.length > maxJsonDepth) boundJson(text);
   try {
     const value = JSON.parse(text) as unknown;
     if (hasEscapedKey(text)) return readJson(text, numberOf);
@@ -47,8 +50,10 @@ function withExactNumbers(value: unknown, text: string): unknown {
   const mark = randomBytes(12).toString('base64url');
   let marked = '';
   let done = 0;
+  let found = 0;
   for (const { 0: token, index } of text.matchAll(stringOrLongNumber)) {
     if (token.startsWith('"') || isExact(Number(token), token)) continue;
+    if (++found > maxLongNumbers) throw new LimitError('body has too many numbers that a double cannot hold');
     checkExponent(token);
     marked += `${text.slice(done, index)}"${mark}${token}"`;
     done = index + token.length;
@@ -91,9 +96,12 @@ function isExact(value: number, source: string): boolean {
   return Math.abs(value) >= 1e-300 || !/[1-9]/.test(mantissa);
 }
 
-function depthOf(text: string): number {
+/** Without a look at what `text` says, so that hostile text costs its length. */
+function boundJson(text: string): void {
   let depth = 0;
   let deepest = 0;
+  let containers = 0;
+  let members = 0;
   let quoted = false;
   for (let i = 0; i < text.length; i++) {
     const c = text.charCodeAt(i);
@@ -101,8 +109,13 @@ function depthOf(text: string): number {
       if (c === 0x5c) i++;
       else if (c === 0x22) quoted = false;
     } else if (c === 0x22) quoted = true;
-    else if (c === 0x5b || c === 0x7b) deepest = Math.max(deepest, ++depth);
-    else if (c === 0x5d || c === 0x7d) depth--;
+    else if (c === 0x3a) members++;
+    else if (c === 0x5b || c === 0x7b) {
+      containers++;
+      deepest = Math.max(deepest, ++depth);
+    } else if (c === 0x5d || c === 0x7d) depth--;
   }
-  return deepest;
+  if (deepest > maxJsonDepth) throw new LimitError(`JSON is nested deeper than ${maxJsonDepth} levels`);
+  if (containers > maxContainers || members > maxMembers)
+    throw new LimitError(`JSON has more than ${maxContainers} arrays and objects, or ${maxMembers} members`);
 }

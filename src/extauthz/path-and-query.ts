@@ -56,14 +56,27 @@ export function percentDecode(text: string, what: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    const bytes = Buffer.from(
-      text.replace(/%([0-9a-fA-F]{2})|[^%]+/g, (part, hex: string | undefined) =>
-        hex === undefined
-          ? Buffer.from(part, 'utf8').toString('latin1')
-          : String.fromCharCode(Number.parseInt(hex, 16)),
-      ),
-      'latin1',
-    );
-    return bytes.toString('utf8');
+    return decodeBytes(text);
   }
+}
+
+/** `text` has no broken escape. In place, because a client chooses how many escapes there are. */
+function decodeBytes(text: string): string {
+  const bytes = Buffer.from(text);
+  let to = 0;
+  for (let from = 0; from < bytes.length; from++) {
+    const byte = bytes[from] ?? 0;
+    if (byte === percent) {
+      bytes[to++] = (hexDigit(bytes[from + 1]) << 4) | hexDigit(bytes[from + 2]);
+      from += 2;
+    } else bytes[to++] = byte;
+  }
+  return bytes.toString('utf8', 0, to);
+}
+
+const percent = 0x25;
+
+/** Of an ASCII letter the lower four bits are one for `a`, and so on. */
+function hexDigit(code = 0): number {
+  return code <= 0x39 ? code & 0xf : (code & 0xf) + 9;
 }

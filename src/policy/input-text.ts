@@ -13,10 +13,23 @@ export function encodeInput(input: unknown): string {
     throw new MalformedError('input cannot be written as JSON', { cause: error });
   }
   if (text === undefined) return 'null';
-  return text.includes('\\ud')
-    ? text.replace(escapes, (all, surrogate) => (surrogate ? '\\ufffd' : all))
-    : text;
+  return text.includes(surrogate) ? withoutSurrogates(text) : text;
 }
 
-/** Each escape whole, so that an escaped backslash before `ud800` is not taken for a surrogate. */
-const escapes = /\\(?:u(d[89a-f][0-9a-f]{2})|[^])/g;
+/** JSON.stringify writes nothing else that begins so, but for a backslash of the text itself, which it doubles. */
+const surrogate = '\\ud';
+const escapeLength = 6;
+const backslash = 0x5c;
+
+function withoutSurrogates(text: string): string {
+  const parts: string[] = [];
+  let done = 0;
+  for (let at = text.indexOf(surrogate); at !== -1; at = text.indexOf(surrogate, at + surrogate.length)) {
+    let start = at;
+    while (start > done && text.charCodeAt(start - 1) === backslash) start--;
+    if ((at - start) % 2 !== 0) continue;
+    parts.push(text.slice(done, at), '\\ufffd');
+    done = at + escapeLength;
+  }
+  return parts.join('') + text.slice(done);
+}

@@ -155,3 +155,23 @@ test('any object decodes or is refused with an AppError', () => {
     { numRuns: 1_000 },
   );
 });
+
+test('texts are bounded, one by one and as tables', () => {
+  const long = 'x'.repeat(262_145);
+  const half = 'x'.repeat(200_000);
+  const headers = { a: half, b: half, c: half };
+  const list = Object.entries(headers).map(([key, value]) => ({ key, value }));
+  const http = (parts: object): unknown => ({ attributes: { request: { http: parts } } });
+  for (const message of [
+    http({ path: long }),
+    http({ host: long }),
+    http({ headers }),
+    http({ headerMap: { headers: list } }),
+    http({ headerMap: { headers: [{ rawValue: Buffer.alloc(524_289) }] } }),
+    { attributes: { contextExtensions: headers } },
+    { attributes: { source: { labels: { [long + long]: '' } } } },
+  ])
+    assert.throws(() => decodeCheckRequest(message), LimitError);
+  // A body has bounds of its own.
+  decodeCheckRequest(http({ body: long + long + long, path: half, headers: { a: half, b: half } }));
+});

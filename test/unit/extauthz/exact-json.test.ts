@@ -114,3 +114,18 @@ test('any text parses or is refused with an AppError', () => {
     }),
   );
 });
+
+test('JSON of more parts than a body has reason to is refused, whatever is in its texts', () => {
+  const repeat = (unit: string, count: number): string => Array.from({ length: count }, () => unit).join();
+  const over = 100_001;
+  for (const text of [
+    `[${repeat('[]', over)}]`,
+    `[${repeat('{}', over)}]`,
+    `{${repeat('"a":1', over)}}`,
+    `[${repeat('1e-400', 65_537)}]`,
+  ])
+    assert.throws(() => parseExactJson(text), LimitError, text.slice(0, 20));
+  const quoted = JSON.stringify(repeat('{"a":[]}', over));
+  assert.equal((parseExactJson(`[${quoted}]`) as string[])[0]?.length, quoted.length - 2 - 2 * over);
+  assert.equal((parseExactJson(`[${repeat('1', 300_000)}]`) as number[]).length, 300_000);
+});

@@ -84,3 +84,19 @@ test('any text parses or is refused with an AppError', () => {
     }),
   );
 });
+
+test('escapes of bytes that are no UTF-8 become U+FFFD, and all else around them stays', () => {
+  const escaped = (bytes: Buffer): string =>
+    [...bytes].map((byte) => `%${byte.toString(16).padStart(2, '0')}`).join('');
+  fc.assert(
+    fc.property(fc.array(fc.oneof(fc.string({ unit: 'grapheme' }), fc.uint8Array())), (pieces) => {
+      const text = pieces
+        .map((piece) =>
+          typeof piece === 'string' ? piece.replaceAll('%', '%25') : escaped(Buffer.from(piece)),
+        )
+        .join('');
+      const expected = Buffer.concat(pieces.map((piece) => Buffer.from(piece as string))).toString();
+      assert.equal(percentDecode(text, 'path'), expected);
+    }),
+  );
+});
