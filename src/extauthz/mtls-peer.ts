@@ -37,7 +37,11 @@ export function createMtlsPeerSource(options: MtlsPeerOptions): PeerSource {
     if (source?.certificate === undefined) {
       return verifyCertificate === 'when_present' ? passed(principal, false) : missingCertificate;
     }
-    const verified = verify(source.certificate, snapshot, (leaf) => sentBehind(leaf, headers[xfccHeader]));
+    const header = headers[xfccHeader];
+    const verified = verify(source.certificate, snapshot, {
+      from: header,
+      of: (leaf) => sentBehind(leaf, header),
+    });
     if (verified.kind === 'deny') return verified;
     if (verified.spiffeId === principal) return passed(principal, true, verified.expiresAt);
     return refuse(

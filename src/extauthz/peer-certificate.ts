@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { AppError } from '../runtime/errors.ts';
 import { type Certificate, parsePemCertificates } from '../spiffe/certificate.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
@@ -16,35 +17,50 @@ export type CertificateVerifier = (
   /** URL-encoded PEM, leaf first. */
   text: string,
   snapshot: TrustSnapshot,
-  /** Certificates that a path may lead through, asked for only when none is found without them. */
-  candidates?: (leaf: Certificate) => readonly Certificate[],
+  /** Certificates that a path may lead through, asked for only when none is found without them, and what they are read from. */
+  candidates?: Readonly<{ from: string | undefined; of(leaf: Certificate): readonly Certificate[] }>,
 ) => VerifiedCertificate | Refusal;
 
 const maxChain = 10;
+/** A refusal is looked at again after so long: some pass with time. */
+const refusedMs = 1_000;
+const maxRefused = 1_000;
 
 /**
  * Verifies certificates of peers against the live bundles. One is verified once per snapshot, and again when it or an
- * issuer of it has expired.
+ * issuer of it has expired; one that is refused at most once a second, because that may take a search through a large CRL.
  */
 export function createCertificateVerifier(
   now: () => number,
   maxCachedCertificates = 1_000,
 ): CertificateVerifier {
   const cache = createLruCache<string, VerifiedCertificate>(maxCachedCertificates);
+  const refused = createLruCache<string, Readonly<{ refusal: Refusal; until: number }>>(maxRefused);
   let version = -1;
   return (text, snapshot, candidates) => {
     if (snapshot.version !== version) {
       cache.clear();
+      refused.clear();
       version = snapshot.version;
     }
     const at = now();
     const cached = cache.get(text);
     if (cached !== undefined && at < cached.expiresAt) return cached;
-    const result = verify(text, snapshot, at, candidates);
-    // Refusals are not kept: some pass with time, and none of them is on the way of a request that is let through.
+    // Digests, because whoever is refused chooses what they are of.
+    const key = digestOf(text, candidates?.from);
+    const before = refused.get(key);
+    if (before !== undefined && at < before.until && at >= before.until - refusedMs) return before.refusal;
+    const result = verify(text, snapshot, at, candidates?.of);
     if (result.kind === 'verified') cache.set(text, result);
+    else refused.set(key, { refusal: result, until: at + refusedMs });
     return result;
   };
+}
+
+function digestOf(text: string, candidates: string | undefined): string {
+  return createHash('sha256')
+    .update(JSON.stringify([text, candidates ?? null]))
+    .digest('base64');
 }
 
 /** The certificates in URL-encoded PEM, leaf first; throws an AppError when they cannot be read. */

@@ -47,7 +47,7 @@ export function createXfccPeerSource({ verifyCertificate, now }: XfccPeerOptions
     if (certificate === undefined) {
       return verifyCertificate === 'when_present' ? passed(id, false) : missingCertificate;
     }
-    const verified = verify(certificate, snapshot, () => chainOf(xfcc));
+    const verified = verify(certificate, snapshot, { from: xfcc.chain, of: () => chainOf(xfcc) });
     if (verified.kind === 'deny') return verified;
     if (verified.spiffeId === id) return passed(id, true, verified.expiresAt);
     return refuse(

@@ -4,6 +4,7 @@ import { decodeCheckRequest } from '../../../src/extauthz/check-request.ts';
 import { createMtlsPeerSource } from '../../../src/extauthz/mtls-peer.ts';
 import type { PeerResult, PeerSource } from '../../../src/extauthz/peer.ts';
 import type { VerifyCertificate } from '../../../src/extauthz/peer-certificate.ts';
+import type { Certificate } from '../../../src/spiffe/certificate.ts';
 import type { TrustSnapshot } from '../../../src/trust/snapshot.ts';
 import { createTestAuthority, testNow, x509Bundle, x509Bundles } from '../../support/ca.ts';
 import {
@@ -264,4 +265,27 @@ test('a revoked certificate is refused once the CRL is held, others of its autho
   assert.equal(codeOf(check(revoked, held)), 'untrusted_chain');
   assert.match(messageOf(check(revoked, held)), /is revoked/);
   assert.equal(codeOf(check(other, held)), 'peer');
+});
+
+test('a refused certificate is looked at again after a second, and at once with another chain behind it', async () => {
+  let now = testNow;
+  const intermediate = await trust.own.intermediate();
+  const { certificate: leaf } = await intermediate.leaf({ uris: [web] });
+  const source = sourceWith('required', () => now);
+  const check = (options: { leaf: Certificate; chain?: string }): string | undefined =>
+    codeOf(
+      ask(source, {
+        certificate: urlEncodedPem(options.leaf),
+        ...(options.chain === undefined ? {} : { headers: { 'x-forwarded-client-cert': options.chain } }),
+      }),
+    );
+  assert.equal(check({ leaf }), 'untrusted_chain');
+  const chain = `Chain="${urlEncodedPem(leaf, intermediate.certificate)}"`;
+  assert.equal(check({ leaf, chain }), 'peer');
+  const soon = await trust.own.leaf({ uris: [web], notBefore: testNow + 1_000 });
+  assert.equal(check({ leaf: soon.certificate }), 'untrusted_certificate');
+  now += 999;
+  assert.equal(check({ leaf: soon.certificate }), 'untrusted_certificate');
+  now += 1;
+  assert.equal(check({ leaf: soon.certificate }), 'peer');
 });
