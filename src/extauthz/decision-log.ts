@@ -41,6 +41,8 @@ export interface DecisionLog {
 }
 
 const batchSize = 64;
+/** A batch ends with the record that brings it to so much: writing one takes the loop as long as judging its Check did. */
+const batchBytes = 256 * 1024;
 /** How many records a policy is asked about at a time. */
 const concurrency = 8;
 /** How long policy has for the last records. */
@@ -57,9 +59,16 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
   let wake: (() => void) | undefined;
 
   function take(): CheckTrace[] {
-    const batch = queue.slice(0, batchSize);
-    queue = queue.slice(batchSize);
-    for (const trace of batch) queuedBytes -= weightOf(trace);
+    let bytes = 0;
+    let count = 0;
+    for (const trace of queue) {
+      if (count >= batchSize || bytes >= batchBytes) break;
+      bytes += weightOf(trace);
+      count += 1;
+    }
+    const batch = queue.slice(0, count);
+    queue = queue.slice(count);
+    queuedBytes -= bytes;
     return batch;
   }
 

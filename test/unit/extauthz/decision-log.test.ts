@@ -232,3 +232,25 @@ test('the sample leaves out allows, and counts them; denials are always recorded
   await some.log.run(AbortSignal.abort());
   assert.equal(some.events.length, 1);
 });
+
+test('large records are written one in a turn of the event loop, so that Checks come in between', async () => {
+  const trace = await checkOnce(trust, {}, getRequest({ body: 'x'.repeat(100_000) }));
+  const events: string[] = [];
+  const stop = new AbortController();
+  const log = createDecisionLog({
+    ...options,
+    sink() {
+      events.push('record');
+      if (events.filter((event) => event === 'record').length === 5) stop.abort();
+    },
+    meter: { decisionDropped: () => assert.fail('a record was dropped') },
+  });
+  for (let i = 0; i < 5; i++) log.record(trace);
+  const tick = (): void => {
+    events.push('turn');
+    if (!stop.signal.aborted) setImmediate(tick);
+  };
+  setImmediate(tick);
+  await log.run(stop.signal);
+  assert.match(events.join(' '), /^(turn )*record( (turn )+record){4}/);
+});
