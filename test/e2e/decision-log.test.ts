@@ -1,37 +1,18 @@
 import assert from 'node:assert/strict';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { gunzipSync } from 'node:zlib';
 import { startOpa } from '../support/opa.ts';
 import { until } from '../support/process.ts';
 import { startSidecar } from '../support/sidecar.ts';
 import { connectCaller, http, startCaller } from './caller.ts';
+import { type DecisionRecord, startDecisionService } from './decision-service.ts';
 import { allowed, denied, devIdentity, entrypoint, policy } from './world.ts';
 
-type Record = Readonly<{ [member: string]: unknown }>;
+type Record = DecisionRecord;
 
-/** A decision log service that can be told to fail. */
+/** A service that keeps the records. */
 async function startService(t: TestContext) {
   const records: Record[] = [];
-  const service = { status: 200, requests: 0 };
-  const server = createServer((request, response) => {
-    const chunks: Buffer[] = [];
-    request.on('data', (chunk: Buffer) => chunks.push(chunk));
-    request.on('end', () => {
-      service.requests += 1;
-      if (service.status === 200) {
-        records.push(...(JSON.parse(gunzipSync(Buffer.concat(chunks)).toString()) as Record[]));
-      }
-      response.writeHead(service.status).end();
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/logs`, records, service };
+  return { ...(await startDecisionService(t, (record) => records.push(record))), records };
 }
 
 const attributes = (principal: string) => ({ source: { principal }, request: { http } });

@@ -34,13 +34,15 @@ export type SidecarOptions = Readonly<{
   config: SidecarConfig;
   name?: string;
   env?: Readonly<Record<string, string>>;
+  /** Flags for Node itself. */
+  nodeArgs?: readonly string[];
   /** False for one that is not meant to become ready. */
   waitForReady?: boolean;
 }>;
 
 /** Starts the real program; it is stopped after the test. `listen` and `admin` are filled in when the config has none. */
 export async function startSidecar(t: TestContext, options: SidecarOptions): Promise<Sidecar> {
-  const { config, name = 'svidecar', env, waitForReady = true } = options;
+  const { config, name = 'svidecar', env, nodeArgs = [], waitForReady = true } = options;
   const directory = await tempDirectory(t);
   const socket = join(directory, 'svidecar.sock');
   const adminPort = await freePort();
@@ -54,7 +56,7 @@ export async function startSidecar(t: TestContext, options: SidecarOptions): Pro
     startProcess(t, {
       name,
       command: command ?? '',
-      args: [...args, 'run', '--config', file],
+      args: [...nodeArgs, ...args, 'run', '--config', file],
       ...(env === undefined ? {} : { env }),
     });
   const admin = (path: string): Promise<LoopbackAnswer> => http({ port: adminPort, path });
