@@ -6,6 +6,7 @@ import type { StatusCode } from '../grpc/generated/envoy/type/v3/StatusCode.ts';
 import { Status } from '../grpc/status.ts';
 import type { AllowDecision, JsonObject, NameValue } from '../policy/decision.ts';
 import { type Forwarded, type Outcome, reasonCodeOf, reasonOf } from './outcome.ts';
+import { queryText } from './query-changes.ts';
 import type { ReasonCode } from './reason.ts';
 import { encodeStruct } from './struct.ts';
 
@@ -131,7 +132,10 @@ function okResponse(
       headersToRemove: decision.requestHeadersToRemove.filter((name) => !taken.has(name.toLowerCase())),
       // These add to what the upstream answers, on every Envoy: overwriting would drop its cookies.
       responseHeadersToAdd: decision.responseHeaders.map(plainHeader),
-      queryParametersToSet: decision.queryParametersToSet.map(({ name, value }) => ({ key: name, value })),
+      queryParametersToSet: decision.queryParametersToSet.map(({ name, value }) => ({
+        key: queryText(name, 'name'),
+        value: queryText(value, 'value'),
+      })),
       queryParametersToRemove: [...decision.queryParametersToRemove],
     },
   };

@@ -15,6 +15,7 @@ import { type IdentityRules, judgeHolder, judgePeer } from './identity-rules.ts'
 import { lift, type Outcome, outcomeOf } from './outcome.ts';
 import { type Peer, type PeerSource, resolvePeer, spiffeIdIn } from './peer.ts';
 import { buildPolicyInput } from './policy-input.ts';
+import { withEverySpelling } from './query-changes.ts';
 import { queryRequestOf } from './query-request.ts';
 import type { RateLimit } from './rate-limit.ts';
 import { type Refusal, refuse, refuseForNow } from './reason.ts';
@@ -198,7 +199,12 @@ export function createChecker(options: CheckerOptions): Checker {
         deadline === undefined ? options.timeoutMs : Math.min(options.timeoutMs, deadline - startedAt);
       const settled = await settle(message, steps, signal, budgetMs);
       const judged = isDryRun(steps) ? lift(settled) : settled;
-      const outcome = await equip(judged, steps, signal, budgetMs - (monotonicNow() - started));
+      const outcome = await equip(
+        spelledOut(judged, steps),
+        steps,
+        signal,
+        budgetMs - (monotonicNow() - started),
+      );
       return {
         // A copy: work that outlives its deadline still writes into `steps`.
         ...steps,
@@ -218,6 +224,12 @@ export function createChecker(options: CheckerOptions): Checker {
       };
     },
   };
+}
+
+function spelledOut(outcome: Outcome, { request }: CheckSteps): Outcome {
+  if (outcome.kind !== 'allowed') return outcome;
+  const decision = withEverySpelling(outcome.decision, request?.attributes?.request?.http?.path ?? '');
+  return decision === outcome.decision ? outcome : { ...outcome, decision };
 }
 
 function refused(refusal: Refusal): Outcome {

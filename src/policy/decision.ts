@@ -147,7 +147,12 @@ function headerValues(object: JsonObject, key: string): readonly NameValue[] {
   const value = object[key];
   if (value === undefined) return none;
   const groups: readonly unknown[] = Array.isArray(value) ? value : [value];
-  return Object.freeze(groups.flatMap((group) => namedValues(group, key)));
+  return Object.freeze(
+    checkHeaders(
+      groups.flatMap((group) => namedValues(group, key)),
+      key,
+    ),
+  );
 }
 
 function queryParameters(object: JsonObject, key: string): readonly NameValue[] {
@@ -162,6 +167,21 @@ function namedValues(group: unknown, key: string): NameValue[] {
     const values: readonly unknown[] = Array.isArray(value) ? value : [value];
     return values.map((one) => Object.freeze({ name: clean(name, key, 1), value: clean(one, key, 0) }));
   });
+}
+
+/**
+ * A length other than the body's would have the next request on the connection, which may be another's, read as part of
+ * this one. Envoy refuses other broken names and values for requests, but not for responses.
+ */
+function checkHeaders(headers: readonly NameValue[], key: string): readonly NameValue[] {
+  for (const { name, value } of headers) {
+    if (/^(?:content-length|transfer-encoding)$/i.test(name)) throw new BadKey(`"${key}" cannot set ${name}`);
+    if (!/^:?[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name))
+      throw new BadKey(`"${key}" has a name that no header has`);
+    // oxlint-disable-next-line no-control-regex -- those are what is looked for
+    if (/[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]/.test(value)) throw new BadKey(`"${key}" has a control character`);
+  }
+  return headers;
 }
 
 function strings(object: JsonObject, key: string): readonly string[] {

@@ -127,6 +127,29 @@ test('a key of the wrong type makes an allow a malformed deny that names the key
   }
 });
 
+test('a header that would cut up the next request or answer, or that no header is, makes the decision malformed', () => {
+  for (const headers of [
+    { 'Content-Length': '5' },
+    { 'transfer-encoding': 'chunked' },
+    { 'a b': '1' },
+    { 'a:b': '1' },
+    { ':': '1' },
+    { a: 'b\u0001' },
+    { a: '\u007f' },
+  ]) {
+    for (const value of [
+      { allowed: true, headers },
+      { allowed: true, response_headers_to_add: [{ ok: '1' }, headers] },
+      { allowed: false, headers },
+    ]) {
+      const decision = parseDecision(value);
+      assert.equal(decision.kind === 'deny' && decision.code, 'malformed_decision', JSON.stringify(value));
+    }
+  }
+  const fine = { ':path': '/v2', 'X-A_b!': 'ä\t"', host: 'h' };
+  assert.equal(parseDecision({ allowed: true, headers: fine }).kind, 'allow');
+});
+
 test('http_status is one that Envoy and Go know', () => {
   const known = [
     100, 200, 208, 226, 300, 305, 307, 308, 400, 417, 421, 424, 426, 428, 429, 431, 500, 508, 510, 511,
