@@ -101,10 +101,11 @@ export function matchRequest(
 
 /**
  * Paths on which an upstream and a policy may disagree about where they lead. To a server `/%61dmin` is `/admin`
- * (RFC 3986 §2.3): letters, digits and `-._~` need no escape, so one that has it would only get past a pattern.
+ * (RFC 3986 §2.3): letters, digits and `-._~` need no escape, so one that has it would only get past a pattern. Servers
+ * that take `;` for the start of parameters cut it off first, and `..;` is `..` to them.
  */
 export function isUnsafePath(path: string): boolean {
-  return /\/\/|[\\#]|%(?:2[def]|3\d|[46][1-9a-f]|[57][\da]|5[cf]|7e|00)|(?:^|\/)\.\.?(?:\/|$)/i.test(path);
+  return /\/\/|[\\#]|%(?:2[def]|3\d|[46][1-9a-f]|[57][\da]|5[cf]|7e|00)|(?:^|\/)\.\.?(?:[/;]|$)/i.test(path);
 }
 
 const noCaptures: Captures = Object.freeze({});

@@ -143,6 +143,9 @@ test('an unsafe path is denied when any query has a path, even if another query 
     '/%7Ebob',
     '/a#/b',
     '/a%00/b',
+    '/public/..;/admin',
+    '/public/.;v=1/admin',
+    '/public/..;',
   ];
   for (const path of unsafe) {
     const selection = map.select({ path: `${path}?q`, method: 'GET' });
@@ -150,6 +153,8 @@ test('an unsafe path is denied when any query has a path, even if another query 
   }
   for (const path of [
     '/a/..b',
+    '/a/...;x',
+    '/a;x=../b',
     '/a.',
     '/...',
     '/a%20b%3A%40%5b%60%7b%7F%c3%a9%25',
