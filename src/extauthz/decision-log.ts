@@ -167,7 +167,7 @@ export function decisionEvent(
   const { evaluation, outcome, query } = trace;
   const revision = evaluation?.kind === 'failure' ? undefined : evaluation?.revision;
   const { input, result, erased } = options.redact({
-    input: trace.input,
+    input: trace.input ?? whatWasAsked(trace),
     result: evaluation?.kind === 'result' ? evaluation.value : undefined,
   });
   const problem = problemOf(outcome);
@@ -193,6 +193,15 @@ export function decisionEvent(
       ...(trace.engineMs === undefined ? {} : { timer_rego_query_eval_ns: Math.round(trace.engineMs * 1e6) }),
     },
   };
+}
+
+/** Of a request that no policy was shown, what was asked; in the place where masks look for it. */
+function whatWasAsked({ request }: CheckTrace): unknown {
+  const http = request?.attributes?.request?.http;
+  if (http === undefined) return undefined;
+  const { method, host, path } = http;
+  // Nobody has masked a query string for these, and it may hold a credential.
+  return { attributes: { request: { http: { method, host, path: path?.replace(/[?#][^]*$/, '') } } } };
 }
 
 function weightOf({ request }: CheckTrace): number {

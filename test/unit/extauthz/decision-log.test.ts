@@ -73,10 +73,17 @@ test('dry-run is recorded with the real decision', async () => {
   assert.equal(event['result'], false);
 });
 
-test('a refusal before the policy is recorded without input', async () => {
-  const trace = await checkOnce(trust, {}, getRequest({ principal: '' }));
+test('a refusal before the policy is recorded with what was asked and no more', async () => {
+  const trace = await checkOnce(
+    trust,
+    {},
+    getRequest({ principal: '', path: '/v1/a?token=s3cret', body: 'b' }),
+  );
   const event = decisionEvent(trace, options);
-  assert.equal('input' in event, false);
+  const http = { method: 'GET', host: 'api.example.org', path: '/v1/a' };
+  assert.equal(JSON.stringify(event['input']), JSON.stringify({ attributes: { request: { http } } }));
+  const masking = { ...options, redact: createRedactor(['/input/attributes/request/http/path']) };
+  assert.ok(!JSON.stringify(decisionEvent(trace, masking)).includes('/v1/a'));
   assert.equal(event['reason_code'], 'no_peer_identity');
   assert.deepEqual(event['error'], { code: 'no_peer_identity', message: 'the peer has no SPIFFE ID' });
 });
