@@ -4,7 +4,7 @@ import type { DeniedHttpResponse } from '../grpc/generated/envoy/service/auth/v3
 import type { OkHttpResponse } from '../grpc/generated/envoy/service/auth/v3/OkHttpResponse.ts';
 import type { StatusCode } from '../grpc/generated/envoy/type/v3/StatusCode.ts';
 import { Status } from '../grpc/status.ts';
-import type { AllowDecision, JsonObject, NameValue } from '../policy/decision.ts';
+import type { AllowDecision, HeaderChange, JsonObject, NameValue } from '../policy/decision.ts';
 import { type Forwarded, type Outcome, reasonCodeOf, reasonOf } from './outcome.ts';
 import { queryText } from './query-changes.ts';
 import type { ReasonCode } from './reason.ts';
@@ -116,7 +116,7 @@ function okResponse(
 ): { okResponse?: OkHttpResponse } {
   const credentials = credentialsOf(outcome);
   // In no header mode may a header of the client's survive where a credential goes.
-  const ours = overwritingHeaders(credentials);
+  const ours = changedHeaders(credentials, false);
   if (outcome.kind === 'lifted') return { okResponse: ours.length === 0 ? {} : { headers: ours } };
   const { decision } = outcome;
   if (!hasMutations(decision) && ours.length === 0) return {};
@@ -124,14 +124,11 @@ function okResponse(
   const headers = decision.headers.filter(({ name }) => !taken.has(name.toLowerCase()));
   return {
     okResponse: {
-      headers: [
-        ...(headerMode === 'overwrite' ? overwritingHeaders(headers) : headers.map(plainHeader)),
-        ...ours,
-      ],
+      headers: [...changedHeaders(headers, headerMode === 'overwrite' ? false : undefined), ...ours],
       // Envoy removes after it has set.
       headersToRemove: decision.requestHeadersToRemove.filter((name) => !taken.has(name.toLowerCase())),
-      // These add to what the upstream answers, on every Envoy: overwriting would drop its cookies.
-      responseHeadersToAdd: decision.responseHeaders.map(plainHeader),
+      // Unless the policy says otherwise, these add to what the upstream answers: overwriting would drop its cookies.
+      responseHeadersToAdd: changedHeaders(decision.responseHeaders, undefined),
       queryParametersToSet: decision.queryParametersToSet.map(({ name, value }) => ({
         key: queryText(name, 'name'),
         value: queryText(value, 'value'),
@@ -146,17 +143,21 @@ function plainHeader({ name, value }: NameValue): HeaderValueOption {
 }
 
 // Older Envoys read only `append`, newer ones `append_action` when `append` is unset: saying both, no version lets a
-// header of the client's survive beside the policy's. Further values of one name are appended to the first.
-function overwritingHeaders(headers: readonly NameValue[]): HeaderValueOption[] {
+// header of the client's survive beside one that overwrites. Further values of such a name are appended to the first.
+function changedHeaders(
+  headers: readonly HeaderChange[],
+  byDefault: boolean | undefined,
+): HeaderValueOption[] {
   const seen = new Set<string>();
-  return headers.map(({ name, value }) => {
+  return headers.map(({ name, value, append = byDefault }) => {
+    if (append === undefined) return plainHeader({ name, value });
     const key = name.toLowerCase();
-    const further = seen.has(key);
+    const joins = append || seen.has(key);
     seen.add(key);
     return {
       header: { key: name, value },
-      append: { value: further },
-      appendAction: further ? 'APPEND_IF_EXISTS_OR_ADD' : 'OVERWRITE_IF_EXISTS_OR_ADD',
+      append: { value: joins },
+      appendAction: joins ? 'APPEND_IF_EXISTS_OR_ADD' : 'OVERWRITE_IF_EXISTS_OR_ADD',
       // Envoy drops empty values, and with them the overwriting.
       ...(value === '' ? { keepEmptyValue: true } : {}),
     };

@@ -1,6 +1,12 @@
 /** One header or query parameter of a decision; several of the same name stay in the policy's order. */
 export type NameValue = Readonly<{ name: string; value: string }>;
 
+/**
+ * A header of a decision. `append`: true joins it to what is there, false puts it in its place, undefined leaves that to
+ * where it stands. All of one name say the same.
+ */
+export type HeaderChange = NameValue & Readonly<{ append?: boolean }>;
+
 /** Reason codes of a deny that the result itself causes (the closed list of the product's rules). */
 export type DecisionDenyCode =
   | 'policy_denied'
@@ -13,10 +19,10 @@ export type AllowDecision = Readonly<{
   /** The policy's own words, when it gave any. */
   reason: string | undefined;
   /** Request headers on the way to the upstream. */
-  headers: readonly NameValue[];
+  headers: readonly HeaderChange[];
   requestHeadersToRemove: readonly string[];
   /** Headers added to the response on the way back to the client. */
-  responseHeaders: readonly NameValue[];
+  responseHeaders: readonly HeaderChange[];
   queryParametersToRemove: readonly string[];
   queryParametersToSet: readonly NameValue[];
   dynamicMetadata: JsonObject | undefined;
@@ -30,7 +36,7 @@ export type DenyDecision = Readonly<{
   /** What is wrong with the result, for the log; never for the client. */
   problem: string | undefined;
   /** Headers of the denial. */
-  headers: readonly NameValue[];
+  headers: readonly HeaderChange[];
   body: string | undefined;
   httpStatus: number;
   dynamicMetadata: JsonObject | undefined;
@@ -142,38 +148,60 @@ function refusal(code: Exclude<DecisionDenyCode, 'policy_denied'>, problem: stri
 
 const none: readonly never[] = Object.freeze([]);
 
-/** An object of name → string or [strings], or an array of such objects. */
-function headerValues(object: JsonObject, key: string): readonly NameValue[] {
+/** An object of name → string, [strings] or {value: either, append: boolean}, or an array of such objects. */
+function headerValues(object: JsonObject, key: string): readonly HeaderChange[] {
   const value = object[key];
   if (value === undefined) return none;
   const groups: readonly unknown[] = Array.isArray(value) ? value : [value];
-  return Object.freeze(
-    checkHeaders(
-      groups.flatMap((group) => namedValues(group, key)),
-      key,
-    ),
+  const headers = checkHeaders(
+    groups.flatMap((group) => headersOfGroup(group, key)),
+    key,
   );
+  const modes = new Map<string, boolean | undefined>();
+  for (const { name, append } of headers) {
+    const lower = name.toLowerCase();
+    // Envoys differ in what they do first.
+    if (modes.has(lower) && modes.get(lower) !== append) {
+      throw new BadKey(`"${key}" has a name with values to append and others`);
+    }
+    modes.set(lower, append);
+  }
+  return Object.freeze(headers);
+}
+
+function headersOfGroup(group: unknown, key: string): HeaderChange[] {
+  return entriesOf(group, key).flatMap(([name, value]): HeaderChange[] => {
+    if (!isObject(value)) return valuesOf(name, value, key);
+    const { value: values, append, ...others } = value;
+    if (typeof append !== 'boolean' || Object.keys(others).length > 0) {
+      throw new BadKey(`"${key}" has an object that is not {"value": …, "append": true or false}`);
+    }
+    return valuesOf(name, values, key).map((one) => Object.freeze({ ...one, append }));
+  });
 }
 
 function queryParameters(object: JsonObject, key: string): readonly NameValue[] {
   const value = object[key];
-  return value === undefined ? none : Object.freeze(namedValues(value, key));
+  return value === undefined
+    ? none
+    : Object.freeze(entriesOf(value, key).flatMap(([name, values]) => valuesOf(name, values, key)));
 }
 
-function namedValues(group: unknown, key: string): NameValue[] {
-  if (!isObject(group))
-    throw new BadKey(`"${key}" has ${kindOf(group)} where an object of strings is expected`);
-  return Object.entries(group).flatMap(([name, value]) => {
-    const values: readonly unknown[] = Array.isArray(value) ? value : [value];
-    return values.map((one) => Object.freeze({ name: clean(name, key, 1), value: clean(one, key, 0) }));
-  });
+function entriesOf(group: unknown, key: string): readonly [string, unknown][] {
+  if (isObject(group)) return Object.entries(group);
+  throw new BadKey(`"${key}" has ${kindOf(group)} where an object of strings is expected`);
+}
+
+function valuesOf(name: string, value: unknown, key: string): NameValue[] {
+  const values: readonly unknown[] = Array.isArray(value) ? value : [value];
+  return values.map((one) => Object.freeze({ name: clean(name, key, 1), value: clean(one, key, 0) }));
 }
 
 /**
  * A length other than the body's would have the next request on the connection, which may be another's, read as part of
  * this one. Envoy refuses other broken names and values for requests, but not for responses.
  */
-function checkHeaders(headers: readonly NameValue[], key: string): readonly NameValue[] {
+function checkHeaders(headers: readonly HeaderChange[], key: string): readonly HeaderChange[] {
   for (const { name, value } of headers) {
     if (/^(?:content-length|transfer-encoding)$/i.test(name)) throw new BadKey(`"${key}" cannot set ${name}`);
     if (!/^:?[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name))

@@ -19,11 +19,20 @@ body := {"allowed": false, "body": json.marshal(input.parsed_body)}
 
 mutate := {
 	"allowed": true,
-	"headers": {"x-user": "policy", "x-many": ["1", "2"]},
+	"headers": {
+		"x-user": "policy",
+		"x-many": ["1", "2"],
+		"x-joined": {"value": ["3", "4"], "append": true},
+		"x-put": {"value": ["5", "6"], "append": false},
+	},
 	"request_headers_to_remove": ["x-secret"],
 	"query_parameters_to_set": {"a": "2", "c": "3&e=5 #"},
 	"query_parameters_to_remove": ["b"],
-	"response_headers_to_add": {"x-added": "1"},
+	"response_headers_to_add": {
+		"x-added": "1",
+		"x-answer": {"value": "policy", "append": false},
+		"x-answers": {"value": "policy", "append": true},
+	},
 }
 
 conflict := 1 if input.version
@@ -82,7 +91,7 @@ test('routes choose queries, bodies are parsed, changes arrive, and failures are
       policy: { opa: { url: opa.url }, timeout: '2s' },
     },
   });
-  const upstream = await startEchoUpstream(t);
+  const upstream = await startEchoUpstream(t, { 'x-answer': 'upstream', 'x-answers': 'upstream' });
   const [strict, lenient] = [await freePort(), await freePort()];
   const routes = [...rules.map((rule) => routeTo(rule)), routeTo('body', '/shop.Shop/Buy')];
   const filter = (more: Json) => [
@@ -135,13 +144,28 @@ test('routes choose queries, bodies are parsed, changes arrive, and failures are
   assert.equal((await send(strict, '/elsewhere')).status, 403, 'no query is for a route without context');
   assert.equal(upstream.seen.length, 0);
 
-  const forged = { 'x-user': 'admin', 'x-many': 'forged', 'x-secret': 's', 'x-kept': 'k' };
+  const forged = {
+    'x-user': 'admin',
+    'x-many': 'forged',
+    'x-secret': 's',
+    'x-kept': 'k',
+    'x-joined': 'c',
+    'x-put': 'c',
+  };
   const changed = await send(strict, '/mutate?a=1&%61=1&b=2&%62=2&d=4', forged);
   assert.equal(changed.status, 200);
   assert.equal(changed.headers['x-added'], '1');
   const seen = upstream.seen.at(-1);
   const { 'x-user': user, 'x-many': many, 'x-secret': secret, 'x-kept': kept } = seen?.headers ?? {};
   assert.deepEqual([user, String(many).replaceAll(' ', ''), secret, kept], ['policy', '1,2', undefined, 'k']);
+  const listed = (name: string, from = seen?.headers): string => String(from?.[name]).replaceAll(' ', '');
+  assert.deepEqual(
+    [listed('x-joined'), listed('x-put')],
+    ['c,3,4', '5,6'],
+    'only what was asked for survives',
+  );
+  assert.equal(listed('x-answer', changed.headers), 'policy');
+  assert.equal(listed('x-answers', changed.headers), 'upstream,policy');
   const query = new URLSearchParams(seen?.path.split('?')[1]);
   query.sort();
   assert.deepEqual(

@@ -12,13 +12,16 @@ export interface EchoUpstream {
   readonly seen: readonly SeenRequest[];
 }
 
-export async function startEchoUpstream(t: TestContext): Promise<EchoUpstream> {
+export async function startEchoUpstream(
+  t: TestContext,
+  answer: Readonly<Record<string, string>> = {},
+): Promise<EchoUpstream> {
   const seen: SeenRequest[] = [];
   const server = createServer((request, response) => {
     const { method = '', url = '', headers } = request;
     seen.push({ method, path: url, headers });
     request.resume();
-    response.writeHead(200, { 'content-type': 'application/json' });
+    response.writeHead(200, { 'content-type': 'application/json', ...answer });
     response.end(JSON.stringify({ method, path: url, headers }));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

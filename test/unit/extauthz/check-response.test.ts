@@ -160,6 +160,48 @@ test('request headers overwrite those of the client, further values of a name ar
   );
 });
 
+test('a header says itself whether it appends, in every header mode and on the way back', () => {
+  const headers = {
+    'x-log': { value: ['a', 'b'], append: true },
+    'x-user': { value: ['c', 'd'], append: false },
+  };
+  const expected = [
+    ['x-log', 'a', true, 'APPEND_IF_EXISTS_OR_ADD'],
+    ['x-log', 'b', true, 'APPEND_IF_EXISTS_OR_ADD'],
+    ['x-user', 'c', false, 'OVERWRITE_IF_EXISTS_OR_ADD'],
+    ['x-user', 'd', true, 'APPEND_IF_EXISTS_OR_ADD'],
+  ];
+  for (const headerMode of ['overwrite', 'opa_envoy_plugin'] as const) {
+    const { okResponse } = tell(decided({ allowed: true, headers, response_headers_to_add: headers }), {
+      headerMode,
+    });
+    for (const list of [okResponse?.headers, okResponse?.responseHeadersToAdd]) {
+      assert.deepEqual(
+        list?.map(({ header, append, appendAction }) => [
+          header?.key,
+          header?.value,
+          append?.value,
+          appendAction,
+        ]),
+        expected,
+      );
+    }
+  }
+});
+
+test('a denial sends every value, whatever it says of appending', () => {
+  const headers = { 'x-a': { value: ['1', '2'], append: false }, 'x-b': { value: '3', append: true } };
+  const { deniedResponse } = tell(decided({ allowed: false, headers }));
+  assert.deepEqual(
+    deniedResponse?.headers.map(({ header, append }) => [header?.key, header?.value, append]),
+    [
+      ['x-a', '1', null],
+      ['x-a', '2', null],
+      ['x-b', '3', null],
+    ],
+  );
+});
+
 test('an empty header value also overwrites', () => {
   const response = tell(decided({ allowed: true, headers: { 'x-user': '' } }));
   assert.equal(response.okResponse?.headers[0]?.keepEmptyValue, true);

@@ -29,7 +29,7 @@ for (const shape of ['envoy', 'agentvault', 'agentweave'] satisfies InputShape[]
       getRequest({ headers: { ...headers, 'x-kept': 'kept' }, certificate }),
     );
     const result = {
-      headers: [{ Authorization: secret }, { 'x-ok': '1' }],
+      headers: [{ Authorization: secret }, { 'x-ok': '1' }, { Cookie: { value: [secret], append: true } }],
       response_headers_to_add: { 'Set-Cookie': [secret] },
     };
     const redacted = createRedactor([])({ input: trace.input, result });
@@ -41,6 +41,7 @@ for (const shape of ['envoy', 'agentvault', 'agentweave'] satisfies InputShape[]
     // What the policy saw is left as it was.
     assert.equal(JSON.stringify(trace.input).includes(secret), shape !== 'agentvault');
     assert.ok(redacted.erased.includes('/result/headers/0/Authorization'));
+    assert.ok(redacted.erased.includes('/result/headers/2/Cookie'));
     if (shape === 'envoy') {
       assert.ok(redacted.erased.includes('/input/attributes/request/http/headers/authorization'));
       assert.ok(redacted.erased.includes('/input/attributes/source/certificate'));

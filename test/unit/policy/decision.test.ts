@@ -99,6 +99,22 @@ test('a deny carries headers, body, status and metadata', () => {
   assert.deepEqual([decision.body, decision.httpStatus, decision.dynamicMetadata], ['no', 401, { a: 1 }]);
 });
 
+test('a header may say whether it appends, in every place of headers', () => {
+  const headers = [
+    { 'x-one': { value: 'a', append: true } },
+    { 'X-Two': { value: ['b', 'c'], append: false } },
+  ];
+  const expected = [
+    { name: 'x-one', value: 'a', append: true },
+    { name: 'X-Two', value: 'b', append: false },
+    { name: 'X-Two', value: 'c', append: false },
+  ];
+  const decision = allowed({ allowed: true, headers, response_headers_to_add: headers[1] });
+  assert.deepEqual(decision.headers, expected);
+  assert.deepEqual(decision.responseHeaders, expected.slice(1));
+  assert.deepEqual(denied({ allowed: false, headers }).headers, expected);
+});
+
 test('keys of the other branch and unknown keys are not looked at', () => {
   assert.equal(allowed({ allowed: true, body: 1, http_status: 'x', other: [] }).kind, 'allow');
   const wrong = { response_headers_to_add: 1, request_headers_to_remove: 1, query_parameters_to_set: 1 };
@@ -114,6 +130,18 @@ test('a key of the wrong type makes an allow a malformed deny that names the key
     ['headers', { '': 'a' }],
     ['headers', { a: 'b\r\nx-admin: 1' }],
     ['response_headers_to_add', { a: { b: 'c' } }],
+    ['headers', { a: { value: 'b' } }],
+    ['headers', { a: { value: 'b', append: 'true' } }],
+    ['headers', { a: { value: 'b', append: null } }],
+    ['headers', { a: { append: true } }],
+    ['headers', { a: { value: [1], append: true } }],
+    ['headers', { a: { value: { value: 'b', append: true }, append: true } }],
+    ['headers', { a: { value: 'b\nx', append: true } }],
+    ['headers', { a: { value: 'b', append: true, action: 'x' } }],
+    ['headers', { a: [{ value: 'b', append: true }] }],
+    ['headers', [{ a: 'b' }, { A: { value: 'c', append: true } }]],
+    ['response_headers_to_add', { a: { value: 'b', append: false }, A: { value: 'c', append: true } }],
+    ['query_parameters_to_set', { a: { value: 'b', append: true } }],
     ['request_headers_to_remove', 'x'],
     ['request_headers_to_remove', [1]],
     ['query_parameters_to_remove', {}],
