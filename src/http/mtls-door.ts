@@ -24,7 +24,10 @@ export type MtlsDoorOptions = Readonly<{
 export interface MtlsDoor {
   /** Where the connections of clients who may come in go. */
   open(to: (secure: TLSSocket) => void): void;
-  /** Shakes hands over an accepted connection; that of a client who may not come in is closed. */
+  /**
+   * Shakes hands over an accepted connection; that of a client who may not come in is closed. Of more than 128 handshakes
+   * at once the oldest gives way.
+   */
   admit(socket: Socket): void;
   /** Closes the connections of clients who would not be let in any more; one that only expired stays. */
   recheck(): void;
@@ -33,6 +36,8 @@ export interface MtlsDoor {
 }
 
 const handshakeTimeoutMs = 10_000;
+/** Far below the connections that a listener takes, so that strangers who only connect leave room for clients. */
+const maxHandshakes = 128;
 
 type Client = Readonly<{ chain: readonly Certificate[]; admittedAt: number }>;
 
@@ -41,6 +46,7 @@ export function createMtlsDoor(options: MtlsDoorOptions): MtlsDoor {
   const { credentials, trust, now, log } = options;
   const clientIds: ReadonlySet<string> = new Set(options.clientIds);
   const clients = new Map<TLSSocket, Client>();
+  const shaking = new Map<string, Socket>();
   const tls: TlsOptions = {
     minVersion: 'TLSv1.3',
     requestCert: true,
@@ -84,6 +90,7 @@ export function createMtlsDoor(options: MtlsDoorOptions): MtlsDoor {
   }
 
   const server = createServer(tls, (socket) => {
+    shaking.delete(endOf(socket));
     socket.on('error', () => {});
     socket.once('close', () => clients.delete(socket));
     const fault = socket.alpnProtocol === 'h2' ? judge(socket) : 'it does not speak HTTP/2';
@@ -100,7 +107,14 @@ export function createMtlsDoor(options: MtlsDoorOptions): MtlsDoor {
       accept = to;
     },
     admit(socket) {
+      const end = endOf(socket);
+      shaking.set(end, socket);
+      socket.once('close', () => {
+        if (shaking.get(end) === socket) shaking.delete(end);
+      });
       server.emit('connection', socket);
+      const [oldest] = shaking.values();
+      if (shaking.size > maxHandshakes) oldest?.destroy();
     },
     recheck() {
       for (const [socket, client] of clients) {
@@ -117,4 +131,9 @@ export function createMtlsDoor(options: MtlsDoorOptions): MtlsDoor {
       }
     },
   });
+}
+
+/** The client's end of a connection, which the secure socket and the one below have in common. */
+function endOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
 }

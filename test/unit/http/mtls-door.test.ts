@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type AddressInfo, createServer } from 'node:net';
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { type ConnectionOptions, connect } from 'node:tls';
 import { createMtlsDoor } from '../../../src/http/mtls-door.ts';
@@ -152,4 +152,23 @@ test('a new certificate is shown to new connections, and open ones go on', async
     return socket.getPeerX509Certificate()?.raw.equals(leaf?.der ?? Buffer.alloc(0)) ? true : undefined;
   });
   assert.equal(before.socket.destroyed, false);
+});
+
+test('strangers who connect and say nothing make room for one another, and for clients', async (t) => {
+  const { port } = await startDoor(t);
+  const client = knock(t, port, await root.svid(id));
+  assert.equal(await client.greeted, true);
+  const silent = Array.from({ length: 130 }, () => connectTcp({ port, host: '127.0.0.1' }));
+  t.after(() => silent.forEach((socket) => void socket.destroy()));
+  let closed = 0;
+  for (const socket of silent) {
+    socket.on('error', () => {});
+    socket.once('close', () => (closed += 1));
+    // Without a reader a socket never sees its end.
+    socket.resume();
+  }
+  await until('two to give way', () => Promise.resolve(closed === 2 || undefined));
+  assert.equal(await knock(t, port, await root.svid(id)).greeted, true);
+  await until('one more to give way', () => Promise.resolve(closed === 3 || undefined));
+  assert.equal(client.socket.destroyed, false);
 });
