@@ -1,4 +1,4 @@
-import { MalformedError, messageOf } from '../runtime/errors.ts';
+import { LimitError, MalformedError, messageOf } from '../runtime/errors.ts';
 import type { Builtin, EvaluationContext } from './builtins/args.ts';
 import { createBuiltins } from './builtins/table.ts';
 import { readValue, stringAt, textAt, type ValueExports, writeText, writeValue } from './wasm-values.ts';
@@ -9,7 +9,8 @@ export interface WasmPolicy {
   readonly entrypoints: ReadonlyMap<string, number>;
   /**
    * Evaluates over an input that is JSON text; returns the result set as JSON text, a view that is valid until the next
-   * call: `[]` for undefined, else `[{"result": …}]`. Throws MalformedError when the policy aborts.
+   * call: `[]` for undefined, else `[{"result": …}]`. Throws MalformedError when the policy aborts or the text is longer
+   * than 4 MiB.
    */
   evaluate(entrypoint: number, input: Uint8Array): Uint8Array;
 }
@@ -25,6 +26,8 @@ const pageBytes = 65_536;
 const initialPages = 5;
 /** An instance that one large evaluation has blown up is renewed beyond this, because wasm memory never shrinks. */
 const keepMemoryBytes = 64 * 1024 * 1024;
+/** Whoever evaluates reads the result in the thread that answers everybody else; as much as is taken from an OPA server. */
+const maxResultBytes = 4 * 1024 * 1024;
 
 /** What an evaluation may take from the world. */
 export type PolicyWorld = Readonly<{
@@ -180,7 +183,13 @@ function run(instance: Instance, entrypoint: number, input: Uint8Array): Uint8Ar
   if (shortage > 0) memory.grow(Math.ceil(shortage / pageBytes));
   new Uint8Array(memory.buffer).set(input, heapBase);
   const heap = heapBase + Math.ceil(input.byteLength / 8) * 8;
-  return textAt(memory, exports.opa_eval(0, entrypoint, dataAddress, heapBase, input.byteLength, heap, 0));
+  const result = textAt(
+    memory,
+    exports.opa_eval(0, entrypoint, dataAddress, heapBase, input.byteLength, heap, 0),
+  );
+  if (result.byteLength > maxResultBytes)
+    throw new LimitError(`result is longer than ${maxResultBytes} bytes`);
+  return result;
 }
 
 /** The parser inside wasm stops at the end of the first value; what follows would be ignored. */

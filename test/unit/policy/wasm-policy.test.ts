@@ -45,3 +45,11 @@ test('an input that does not fit the memory is refused, and the next one is eval
   assert.throws(() => evaluate('lab/echo', 'x'.repeat(2_000_000)), MalformedError);
   assert.equal(evaluate('lab/echo', 'x'), '[{"result":"x"}]');
 });
+
+test('a result of more than 4 MiB is refused, and the next one is given', async () => {
+  const evaluate = await load();
+  const most = 'x'.repeat(4 * 1024 * 1024 - '[{"result":""}]'.length);
+  assert.equal(evaluate('lab/echo', most), `[{"result":"${most}"}]`);
+  assert.throws(() => evaluate('lab/echo', `${most}x`), /longer than 4194304 bytes/);
+  assert.equal(evaluate('lab/echo', 'x'), '[{"result":"x"}]');
+});
