@@ -12,7 +12,6 @@ import { createRateLimit } from '../extauthz/rate-limit.ts';
 import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
 import { createShadow } from '../extauthz/shadow.ts';
 import type { Service } from '../grpc/service.ts';
-import { createFileBundleSource } from '../policy/file-bundle-source.ts';
 import type { OpaRestEngine } from '../policy/opa-rest.ts';
 import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
 import type { PolicyEngine } from '../policy/policy-engine.ts';
@@ -25,6 +24,7 @@ import type { Task } from '../runtime/tasks.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
+import { type BundleSourceDeps, createBundleSources } from './bundle-sources.ts';
 import { createDecisionRecords } from './decision-records.ts';
 import {
   createConfiguredCredentials,
@@ -52,13 +52,7 @@ export type ConfiguredEngine =
 
 export function createConfiguredEngine(
   config: Config,
-  deps: {
-    /** Who we are to a server that wants to know, and whom we trust there. */
-    snapshots: Pick<SnapshotReader, 'current'>;
-    clock: Clock;
-    log: Logger;
-    meter: PolicyMeter;
-  },
+  deps: BundleSourceDeps & Readonly<{ meter: PolicyMeter }>,
 ): ConfiguredEngine {
   const { policy } = config;
   const { snapshots, clock, log, meter } = deps;
@@ -66,15 +60,15 @@ export function createConfiguredEngine(
   if (policy.engine === 'opa') {
     return { kind: 'opa', engine: createConfiguredOpa(config, { snapshots, now: clock.now, log }) };
   }
-  const [bundle] = policy.bundles;
-  if (bundle === undefined) {
+  const [source] = createBundleSources(config, deps);
+  if (source === undefined) {
     throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
   }
   const { sleep, random, monotonicNow } = clock;
   return {
     kind: 'wasm',
     engine: createWasmEngine({
-      sources: [createFileBundleSource({ ...bundle, sleep })],
+      sources: [source],
       timeoutMs,
       now: monotonicNow,
       sleep,

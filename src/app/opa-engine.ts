@@ -1,10 +1,9 @@
 import type { Config } from '../config/config.ts';
 import { createHttpClient } from '../http/client.ts';
-import type { ServerTrust } from '../http/server-trust.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa-rest.ts';
 import type { Logger } from '../runtime/log.ts';
-import { type SnapshotReader, usableDefaultSvid } from '../trust/snapshot.ts';
-import { currentCredentials } from '../trust/svid-credentials.ts';
+import type { SnapshotReader } from '../trust/snapshot.ts';
+import { createServerTrust } from './server-trust.ts';
 
 /** The OPA server as configured; one with `policy.opa.spiffe_ids` is shown our default X509-SVID. */
 export function createConfiguredOpa(
@@ -14,22 +13,7 @@ export function createConfiguredOpa(
   const { policy, extAuthz } = config;
   const http = createHttpClient({
     maxSockets: extAuthz.limits.maxConcurrent,
-    trust: policy.opa.spiffeIds.length === 0 ? undefined : trustOf(config, deps),
+    trust: createServerTrust(config, policy.opa.spiffeIds, deps),
   });
   return createOpaRestEngine({ url: policy.opa.url, http, timeoutMs: policy.timeoutMs, log: deps.log });
-}
-
-function trustOf(
-  { policy, sds }: Config,
-  { snapshots, now }: { snapshots: Pick<SnapshotReader, 'current'>; now: () => number },
-): ServerTrust {
-  return {
-    kind: 'spiffe',
-    spiffeIds: policy.opa.spiffeIds,
-    bundles: () => snapshots.current().bundles,
-    credentials: currentCredentials(snapshots, (snapshot) =>
-      usableDefaultSvid(snapshot, sds.defaultSvidHint, now()),
-    ),
-    now,
-  };
 }

@@ -1,10 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import {
-  type Clock,
-  type ConfiguredEngine,
-  createConfiguredChecker,
-  createConfiguredEngine,
-} from '../app/authorization.ts';
+import { type Clock, createConfiguredChecker, createConfiguredEngine } from '../app/authorization.ts';
 import { identityRulesOf, readDenied } from '../app/identity-rules.ts';
 import type { MintToken } from '../app/jwt-authorization.ts';
 import type { Config } from '../config/config.ts';
@@ -16,13 +11,13 @@ import { createLatest } from '../runtime/latest.ts';
 import { silentLogger } from '../runtime/log.ts';
 import type { BundleDocument } from '../spiffe/bundle-document.ts';
 import { emptySnapshot, type TrustSnapshot } from '../trust/snapshot.ts';
+import { loadBundles, silentPolicyMeter } from './check-bundles.ts';
 import { parseCheckJson } from './check-json.ts';
 import { type ConfigFlags, readConfig, readText } from './config-file.ts';
 import { firstIdentity } from './first-identity.ts';
 import { type CliOptions, type ExitCode, printJson, printLine } from './io.ts';
 import { responseToJson } from './response-json.ts';
 import { federationAttempts } from './try-federation.ts';
-import { silentPolicyMeter } from './validate.ts';
 
 export type ExplainFlags = ConfigFlags &
   Readonly<{
@@ -48,9 +43,15 @@ export async function explain(io: CliOptions, clock: Clock, flags: ExplainFlags)
   const log = silentLogger;
   const rules = identityRulesOf(config, (await readDenied(config)).patterns);
   const snapshots = createLatest(await snapshotFor(io, clock, config, flags));
-  const configured = createConfiguredEngine(config, { snapshots, clock, log, meter: silentPolicyMeter });
+  const configured = createConfiguredEngine(config, {
+    snapshots,
+    once: { timeoutMs: flags.timeoutMs },
+    clock,
+    log,
+    meter: silentPolicyMeter,
+  });
   try {
-    await load(configured, io.signal);
+    if (configured.kind === 'wasm') await loadBundles(configured.engine, config, io.signal);
     const { engine } = configured;
     const checker = createConfiguredChecker(config, {
       snapshots,
@@ -81,15 +82,6 @@ async function readCheck(path: string): Promise<ReturnType<typeof parseCheckJson
     return parseCheckJson(text);
   } catch (error) {
     throw new ConfigError([{ path, message: messageOf(error) }]);
-  }
-}
-
-async function load(configured: ConfiguredEngine, signal: AbortSignal): Promise<void> {
-  if (configured.kind !== 'wasm') return;
-  try {
-    await configured.engine.load(signal);
-  } catch (error) {
-    throw new ConfigError([{ path: 'policy.bundle.file', message: messageOf(error) }]);
   }
 }
 

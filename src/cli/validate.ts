@@ -1,22 +1,20 @@
 import { type Clock, type ConfiguredEngine, createConfiguredEngine } from '../app/authorization.ts';
 import { checkFederationFiles } from '../app/federation.ts';
-import type { Config, FilesIdentityConfig } from '../config/config.ts';
+import type { FilesIdentityConfig } from '../config/config.ts';
 import { describeConfig } from '../config/load.ts';
-import type { PolicyMeter } from '../policy/opa-wasm.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { createLatest, type Latest } from '../runtime/latest.ts';
 import { silentLogger } from '../runtime/log.ts';
 import type { X509BundleSet } from '../spiffe/bundle.ts';
 import { emptySnapshot, type TrustSnapshot } from '../trust/snapshot.ts';
 import { readIdentityFiles } from '../workload/files.ts';
+import { checkBundles, needsBundleService, placeOfBundles, silentPolicyMeter } from './check-bundles.ts';
 import { type CheckedConfig, type ConfigFlags, readConfig } from './config-file.ts';
 import { firstIdentity } from './first-identity.ts';
 import { type CliOptions, type ExitCode, printLine } from './io.ts';
 import { describeBundle, federationAttempts } from './try-federation.ts';
 
 export type ValidateFlags = ConfigFlags & Readonly<{ config: string; online: boolean; timeoutMs: number }>;
-
-export const silentPolicyMeter: PolicyMeter = Object.freeze({ bundleLoaded() {}, workerReplaced() {} });
 
 /**
  * `validate`: reads the config and the files that it names, then prints the effective config. With `online` it also
@@ -30,40 +28,28 @@ export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlag
   // How fast OPA answers is not the question here, whether it does is.
   const patient = { ...config, policy: { ...config.policy, timeoutMs: flags.timeoutMs } };
   const identity = createLatest(emptySnapshot);
-  const deps = { snapshots: identity, clock, log: silentLogger, meter: silentPolicyMeter };
+  const deps = {
+    snapshots: identity,
+    once: { timeoutMs: flags.timeoutMs },
+    clock,
+    log: silentLogger,
+    meter: silentPolicyMeter,
+  };
   const engine = extAuthz.enabled ? createConfiguredEngine(patient, deps) : undefined;
   try {
     const problems = [
       ...(await checkFiles(io, config.identity.files, clock.now())),
-      ...(engine?.kind === 'wasm' ? await checkBundle(engine, checked, io.signal) : []),
+      ...(engine?.kind === 'wasm' && !needsBundleService(config)
+        ? await checkBundles(engine.engine, config, checked.queries.paths, io.signal)
+        : []),
       ...(await checkFederationFiles(config)),
     ];
     if (problems.length > 0) throw new ConfigError(problems);
     printLine(io.stdout, describeConfig(options));
-    return flags.online ? await tryPeers(io, clock, config, { engine, identity }, flags.timeoutMs) : 0;
+    return flags.online ? await tryPeers(io, clock, checked, { engine, identity }, flags.timeoutMs) : 0;
   } finally {
     if (engine?.kind === 'wasm') engine.engine.close();
   }
-}
-
-/** The bundle must load, and hold every decision that a Check can ask for. */
-async function checkBundle(
-  { engine }: Extract<ConfiguredEngine, { kind: 'wasm' }>,
-  { queries }: CheckedConfig,
-  signal: AbortSignal,
-): Promise<readonly ConfigProblem[]> {
-  try {
-    await engine.load(signal);
-  } catch (error) {
-    return [{ path: 'policy.bundle.file', message: messageOf(error) }];
-  }
-  const entrypoints = engine.entrypoints();
-  return queries.paths
-    .filter((path) => !entrypoints.includes(path))
-    .map((path): ConfigProblem => {
-      const message = `has no entry point ${path}, which ext_authz asks for; it has ${entrypoints.join(', ')}`;
-      return { path: 'policy.bundle.file', message };
-    });
 }
 
 /** The identity files must hold an identity; what is odd but works is a warning. */
@@ -86,7 +72,7 @@ async function checkFiles(
 async function tryPeers(
   io: CliOptions,
   clock: Clock,
-  config: Config,
+  { config, queries }: CheckedConfig,
   { engine, identity }: { engine: ConfiguredEngine | undefined; identity: Latest<TrustSnapshot> },
   timeoutMs: number,
 ): Promise<ExitCode> {
@@ -102,6 +88,19 @@ async function tryPeers(
         return found.svids.map(({ spiffeId }) => spiffeId).join(', ');
       },
     ],
+    ...partners.map(
+      ({ trustDomain, attempt }) =>
+        [
+          `federation with ${trustDomain}`,
+          async () => {
+            const document = await attempt();
+            const { bundles, ...rest } = identity.current();
+            identity.set({ ...rest, bundles: new Map([[trustDomain, document.x509], ...bundles]) });
+            return describeBundle(document);
+          },
+        ] as const,
+    ),
+    // The servers of these may be of a partner.
     ...(engine?.kind === 'opa'
       ? [
           [
@@ -113,10 +112,18 @@ async function tryPeers(
           ] as const,
         ]
       : []),
-    ...partners.map(
-      ({ trustDomain, attempt }) =>
-        [`federation with ${trustDomain}`, async () => describeBundle(await attempt())] as const,
-    ),
+    ...(engine?.kind === 'wasm' && needsBundleService(config)
+      ? [
+          [
+            placeOfBundles(config),
+            async () => {
+              const [problem] = await checkBundles(engine.engine, config, queries.paths, io.signal);
+              if (problem !== undefined) throw new ConfigError([{ ...problem, path: '' }]);
+              return `revision ${engine.engine.bundleRevision()} would be activated`;
+            },
+          ] as const,
+        ]
+      : []),
   ];
   let code: ExitCode = 0;
   for (const [name, attempt] of attempts) {

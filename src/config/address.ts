@@ -7,6 +7,8 @@ import {
   type SocketAddress,
 } from '../runtime/socket-address.ts';
 
+const maxUrlLength = 2048;
+
 /**
  * Parses `unix:///path` or `tcp://IP:PORT`. TCP is only for loopback: what these sockets serve (private keys,
  * decisions) has no other protection there. `new URL` is not used because it rewrites paths with dot segments.
@@ -87,6 +89,25 @@ export function parseJwksUrl(text: string): string {
   return parseSafeUrl(text);
 }
 
+/**
+ * Checks where a bundle is; whether plain http will do is told elsewhere. The query stays, since some stores need one; it is
+ * no place for a secret, because `validate` prints it.
+ */
+export function parseBundleUrl(text: string): string {
+  const url = text.length <= maxUrlLength && URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || (url.protocol !== 'https:' && url.protocol !== 'http:')) {
+    throw new MalformedError('must be a URL such as https://bundles.example.org/authz.tar.gz');
+  }
+  requireNoSecret(url);
+  return url.href;
+}
+
+/** Whether nobody on the way can read or change what goes to this URL: https, or a loopback IP. */
+export function isSafeUrl(url: string): boolean {
+  const { protocol, hostname } = new URL(url);
+  return protocol === 'https:' || isLoopback(hostname.replaceAll(/[[\]]/g, ''));
+}
+
 /** Checks where records go: https, or plain http on loopback, because they tell who asked for what. */
 export function parseServiceUrl(text: string): string {
   const checked = parseSafeUrl(text);
@@ -97,12 +118,15 @@ export function parseServiceUrl(text: string): string {
 
 function parseSafeUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  const isLocal = url?.protocol === 'http:' && isLoopback(url.hostname.replaceAll(/[[\]]/g, ''));
-  if (url === undefined || (url.protocol !== 'https:' && !isLocal)) {
+  if (url === undefined || !/^https?:$/.test(url.protocol) || !isSafeUrl(text)) {
     throw new MalformedError('must be https://HOST/PATH, or http:// with a loopback IP');
   }
-  if (url.username !== '' || url.password !== '')
-    throw new MalformedError('must not contain a user name or password');
-  if (url.hash !== '') throw new MalformedError('must not contain a fragment');
+  requireNoSecret(url);
   return text;
+}
+
+function requireNoSecret({ username, password, hash }: URL): void {
+  if (username !== '' || password !== '')
+    throw new MalformedError('must not contain a user name or password');
+  if (hash !== '') throw new MalformedError('must not contain a fragment');
 }

@@ -5,6 +5,7 @@ import type { HostPort, SocketAddress } from '../runtime/socket-address.ts';
 import type { IdTemplate } from '../spiffe/id-template.ts';
 import type { IdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, parseTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
+import { type BundleConfig, bundlesOf } from './bundle-config.ts';
 import type { Options } from './schema.ts';
 
 export type InputShape = 'envoy' | 'agentvault' | 'agentweave';
@@ -130,15 +131,6 @@ export type PolicyConfig = Readonly<{
   opa: Readonly<{ url: string; spiffeIds: readonly SpiffeId[] }>;
   /** At least one whenever `engine` is wasm and ext_authz is on; names are unique. */
   bundles: readonly BundleConfig[];
-}>;
-
-/** One entry of `policy.bundle`. */
-export type BundleConfig = Readonly<{
-  name: string;
-  /** Its key path, `policy.bundle` or `policy.bundle[0]`. */
-  at: string;
-  file: string;
-  verificationKey: string | undefined;
 }>;
 
 /** One partner of `federation.trust_domains`. */
@@ -288,7 +280,7 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       engine: policy.engine,
       timeoutMs: policy.timeout,
       opa: { url: policy.opa.url, spiffeIds: policy.opa.spiffe_ids },
-      bundles: bundlesOf(policy.bundle, configPath),
+      bundles: bundlesOf(options, (file) => resolveFile(file, configPath)),
     },
     federation: federationOf(options.federation, configPath),
     outputs: options.outputs.map((output) => outputOf(output, configPath)),
@@ -321,19 +313,6 @@ function filesOf(
       file: resolveFile(file, configPath),
     })),
   };
-}
-
-function bundlesOf(
-  bundle: Options['policy']['bundle'],
-  configPath: string | undefined,
-): readonly BundleConfig[] {
-  const list = Array.isArray(bundle) ? bundle : bundle === undefined ? [] : [bundle];
-  return list.map(({ name = 'policy', file, verification_key: key }, index) => ({
-    name,
-    at: Array.isArray(bundle) ? `policy.bundle[${index}]` : 'policy.bundle',
-    file: resolveFile(file, configPath),
-    verificationKey: key && resolveFile(key, configPath),
-  }));
 }
 
 function outputOf(output: Options['outputs'][number], configPath: string | undefined): OutputConfig {

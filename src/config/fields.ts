@@ -6,6 +6,7 @@ import { formatIdTemplate, parseIdTemplate } from '../spiffe/id-template.ts';
 import { parseIdPattern } from '../spiffe/match.ts';
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/spiffe-id.ts';
 import {
+  parseBundleUrl,
   parseEngineUrl,
   parseHostPort,
   parseJwksUrl,
@@ -57,6 +58,9 @@ export const hostPort = () => written(['IP and port', '127.0.0.1:9902'], parseHo
 
 export const engineUrl = () => written(['URL', 'http://127.0.0.1:8181'], parseEngineUrl, String);
 
+export const bundleUrl = () =>
+  written(['URL', 'https://bundles.example.org/authz.tar.gz'], parseBundleUrl, String);
+
 export const httpsUrl = () => written(['URL', 'https://spire.example.org:8443'], parseHttpsUrl, String);
 
 export const trustDomain = () => written(['trust domain', 'example.org'], parseTrustDomain, String);
@@ -97,8 +101,8 @@ export const name = () =>
 /** The name of a policy bundle. */
 export const bundleName = () =>
   checked(['name', 'policy'], (text) => {
-    if (!/^[A-Za-z0-9_.-]{1,64}$/.test(text))
-      throw new Error('must be 1 to 64 letters, digits, dots, hyphens or underscores');
+    if (!/^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}$/.test(text))
+      throw new Error('must be 1 to 64 letters, digits, dots, hyphens or underscores, and not . or ..');
   });
 
 /** A file; a relative one counts from the folder of the config file. */

@@ -1,5 +1,6 @@
 import type { ConfigProblem } from '../runtime/errors.ts';
 import { formatHostPort, type HostPort, isLoopback, type SocketAddress } from '../runtime/socket-address.ts';
+import { bundleRules } from './bundle-rules.ts';
 import { extAuthzTlsRules } from './ext-authz-tls-rules.ts';
 import { federationRules } from './federation-rules.ts';
 import { identityRules } from './identity-rules.ts';
@@ -75,7 +76,7 @@ const rules: readonly Rule[] = [
     reads: ['policy.engine', 'policy.bundle', 'ext_authz.enabled'],
     check: ({ policy, ext_authz }) =>
       ext_authz.enabled && policy.engine === 'wasm' && policy.bundle === undefined
-        ? [{ path: 'policy.bundle.file', message: 'is required with policy.engine: wasm' }]
+        ? [{ path: 'policy.bundle', message: 'is required with policy.engine: wasm: a file or a url' }]
         : [],
   },
   {
@@ -117,6 +118,7 @@ const rules: readonly Rule[] = [
     ],
     check: sameSocketTwice,
   },
+  ...bundleRules,
   ...extAuthzTlsRules,
   ...opaRules,
   ...federationRules,

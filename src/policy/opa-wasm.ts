@@ -58,6 +58,8 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
   const { location } = source;
   let active: Active | undefined;
   let problem: string | undefined = `${location} is not loaded yet`;
+  /** What the log was told last of it; undefined once a version was good. */
+  let complaint: string | undefined;
 
   async function take({ bytes, key }: BundleVersion, signal: AbortSignal): Promise<void> {
     const bundle = await parseBundle(bytes, key);
@@ -81,11 +83,14 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
   }
 
   function refuse(error: unknown): void {
-    problem = messageOf(error);
+    const message = messageOf(error);
+    const fields = { location, error: message };
+    if (message === complaint) log.debug(fields, 'policy refused again');
+    else if (active === undefined) log.error(fields, 'policy cannot be activated; Checks are denied');
+    else log.error(fields, 'new policy refused; the last good one stays in force');
+    problem = message;
+    complaint = message;
     meter.bundleLoaded('refused');
-    if (active === undefined)
-      log.error({ location, error: problem }, 'policy cannot be activated; Checks are denied');
-    else log.error({ location, error: problem }, 'new policy refused; the last good one stays in force');
   }
 
   async function run(signal: AbortSignal): Promise<void> {
@@ -93,6 +98,7 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
       async take(version) {
         try {
           await take(version, signal);
+          complaint = undefined;
         } catch (error) {
           if (!signal.aborted) refuse(error);
           throw toAppError(error);

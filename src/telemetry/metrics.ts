@@ -61,7 +61,7 @@ export function createMetrics(info: { version: string; nodeVersion: string }) {
     tokens: tokenMetrics(counter),
     sds: sdsMetrics(counter, gauge),
     extAuthz: extAuthzMetrics(counter, histogram),
-    policy: policyMetrics(counter),
+    policy: policyMetrics(counter, gauge),
     outputs: outputMetrics(counter),
     decisionLog: decisionLogMetrics(counter),
     config: configMetrics(counter, gauge),
@@ -283,14 +283,26 @@ function extAuthzMetrics(counter: NewCounter, histogram: NewHistogram) {
   });
 }
 
-function policyMetrics(counter: NewCounter) {
+function policyMetrics(counter: NewCounter, gauge: NewGauge) {
   const bundles = counter('policy_bundles_total', 'Policy bundles that were taken into force or refused.', [
     'outcome',
   ]);
   const workers = counter('policy_workers_replaced_total', 'Policy workers that ended and were replaced.', [
     'cause',
   ]);
+  const requests = counter(
+    'policy_bundle_requests_total',
+    'Requests to the service of a policy bundle: answered with a bundle (new), with nothing newer (unchanged), or not well (failed).',
+    ['bundle', 'outcome'],
+  );
+  const answered = gauge(
+    'policy_bundle_answered_timestamp_seconds',
+    'When the service of this policy bundle last gave a good answer, in seconds since the epoch.',
+    ['bundle'],
+  );
   return Object.freeze({
+    bundleRequested: (bundle: string, outcome: string): void => requests.inc({ bundle, outcome }),
+    bundleAnswered: (bundle: string, at: number): void => answered.set({ bundle }, at / 1000),
     bundleLoaded: (outcome: string): void => bundles.inc({ outcome }),
     workerReplaced: (cause: string): void => workers.inc({ cause }),
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { type ConfigInput, describeConfig, loadConfig } from '../../../src/config/load.ts';
+import { type ConfigInput, describeConfig, type LoadedConfig, loadConfig } from '../../../src/config/load.ts';
 import { AppError, ConfigError } from '../../../src/runtime/errors.ts';
 
 const load = (text: string, input: Partial<ConfigInput> = {}) =>
@@ -100,14 +100,17 @@ describe('loadConfig', () => {
 
   it('resolves file names against the folder of the config file', () => {
     const text = 'policy: {engine: wasm, bundle: {file: ../b.tar.gz}}';
-    assert.equal(load(text).config.policy.bundles[0]?.file, '/etc/b.tar.gz');
-    assert.equal(load(text, { path: undefined }).config.policy.bundles[0]?.file, '../b.tar.gz');
-    assert.equal(load('policy: {bundle: {file: /x/b.tar.gz}}').config.policy.bundles[0]?.file, '/x/b.tar.gz');
+    const fileOf = ({ config }: LoadedConfig) => config.policy.bundles[0]?.from;
+    assert.deepEqual(fileOf(load(text)), { kind: 'file', file: '/etc/b.tar.gz' });
+    assert.deepEqual(fileOf(load(text, { path: undefined })), { kind: 'file', file: '../b.tar.gz' });
+    const absolute = load('policy: {bundle: {file: /x/b.tar.gz}}');
+    assert.deepEqual(fileOf(absolute), { kind: 'file', file: '/x/b.tar.gz' });
   });
 
   it('takes one bundle or a list of them, and names a single one', () => {
     const [one] = load('policy: {bundle: {file: /b}}').config.policy.bundles;
-    assert.deepEqual(one, { name: 'policy', at: 'policy.bundle', file: '/b', verificationKey: undefined });
+    const from = { kind: 'file', file: '/b' };
+    assert.deepEqual(one, { name: 'policy', at: 'policy.bundle', from, verificationKey: undefined });
     const text = 'policy: {bundle: [{name: a, file: /a, verification_key: /k}]}';
     assert.deepEqual(
       load(text).config.policy.bundles.map(({ name, at }) => [name, at]),
@@ -255,7 +258,7 @@ admin: 5
       'listen: must be on loopback when it is tcp, such as tcp://127.0.0.1:9901',
       'listen_mode: must be text: a file mode such as "0660"',
       'listne: is not a known key; did you mean listen?',
-      'policy.bundle.file: is required with policy.engine: wasm',
+      'policy.bundle: is required with policy.engine: wasm: a file or a url',
       'policy.opa.url: must not contain a user name or password',
       'policy.timeout: must be text: a duration such as 10s',
       'sds: default_svid_name, default_bundle_name and default_all_bundles_name must differ',
@@ -361,8 +364,12 @@ admin: 5
       'decision_log: {mask: [/attributes/x]}',
       'decision_log.mask[0]: must be a JSON pointer into /input or /result, such as /input/parsed_body/pin',
     ],
-    ['a bundle without a file', 'policy: {bundle: {}}', 'policy.bundle.file: is required'],
-    ['a listed bundle without a file', 'policy: {bundle: [{name: a}]}', 'policy.bundle[0].file: is required'],
+    ['a bundle without a file', 'policy: {bundle: {}}', 'policy.bundle: needs a file or a url'],
+    [
+      'a listed bundle without a file',
+      'policy: {bundle: [{name: a}]}',
+      'policy.bundle[0]: needs a file or a url',
+    ],
     [
       'a bundle that is text',
       'policy: {bundle: b.tar.gz}',
@@ -387,7 +394,7 @@ admin: 5
     [
       'a bundle name that no log could show',
       'policy: {bundle: [{name: "a b", file: b}]}',
-      'policy.bundle[0].name: must be 1 to 64 letters, digits, dots, hyphens or underscores',
+      'policy.bundle[0].name: must be 1 to 64 letters, digits, dots, hyphens or underscores, and not . or ..',
     ],
     [
       'an unknown key of a listed bundle',

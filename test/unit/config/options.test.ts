@@ -29,7 +29,8 @@ ext_authz.limits.max_message_bytes ext_authz.limits.max_concurrent
 ext_authz.limits.reflection ext_authz.rate_limit.requests_per_second ext_authz.rate_limit.burst ext_authz.tls.client_spiffe_ids ext_authz.body.parse ext_authz.body.max_bytes
 ext_authz.body.proto_descriptor ext_authz.shadow ext_authz.shadow[].path ext_authz.shadow[].match.peer ext_authz.shadow[].match.method
 ext_authz.shadow[].match.path ext_authz.shadow[].match.host ext_authz.shadow[].match.context policy.engine policy.timeout policy.opa.url policy.opa.push
-policy.opa.spiffe_ids policy.bundle.file policy.bundle.name policy.bundle.url policy.bundle.polling policy.bundle.auth
+policy.opa.spiffe_ids policy.bundle.file policy.bundle.name policy.bundle.url policy.bundle.polling.min
+policy.bundle.polling.max policy.bundle.polling.long_poll policy.bundle.auth.bearer_file policy.bundle.auth.spiffe_ids
 policy.bundle.verification_key policy.bundle.persist_dir federation.persist_dir
 federation.trust_domains federation.trust_domains[].name federation.trust_domains[].bundle_endpoint
 federation.trust_domains[].profile federation.trust_domains[].endpoint_spiffe_id
@@ -81,15 +82,14 @@ describe('options', () => {
     const bounds = (path: string) => options.find((option) => option.path === path)?.bounds;
     assert.equal(bounds('ext_authz.limits.max_concurrent'), '1 to 100000');
     assert.equal(bounds('ext_authz.queries'), 'at most 1000 items');
-    assert.equal(options.find(({ path }) => path === 'policy.bundle.file')?.required, true);
+    assert.equal(options.find(({ path }) => path === 'ext_authz.shadow[].path')?.required, true);
   });
 });
 
 describe('keys of a later version', () => {
   it('are known by their whole path', () => {
-    assert.equal(isLaterKey('policy.bundle.persist_dir'), true);
-    assert.equal(isLaterKey('policy.bundle[1].persist_dir'), true);
-    assert.equal(isLaterKey('cache_key'), false);
+    assert.equal(isLaterKey('policy.opa.push'), true);
+    assert.equal(isLaterKey('push'), false);
     assert.equal(isLaterKey('constructor'), false);
   });
 });

@@ -1,0 +1,61 @@
+import type { BundleConfig } from '../config/bundle-config.ts';
+import type { Config } from '../config/config.ts';
+import type { BundleSource } from '../policy/bundle-source.ts';
+import { createFileBundleSource } from '../policy/file-bundle-source.ts';
+import {
+  type BundleServiceMeter,
+  createHttpBundleSource,
+  type HttpBundleSource,
+} from '../policy/http-bundle-source.ts';
+import type { Logger } from '../runtime/log.ts';
+import type { SnapshotReader } from '../trust/snapshot.ts';
+import type { Clock } from './authorization.ts';
+import { createServerTrust } from './server-trust.ts';
+
+export type BundleSourceDeps = Readonly<{
+  snapshots: Pick<SnapshotReader, 'current' | 'changes'>;
+  /** For a command that takes one version and ends: it waits for nothing else, and what is kept on disk is not its business. */
+  once?: Readonly<{ timeoutMs: number }> | undefined;
+  clock: Clock;
+  log: Logger;
+  meter: BundleServiceMeter;
+}>;
+
+/** Where the bundles come from as configured, in their order. */
+export function createBundleSources(
+  config: Config,
+  deps: BundleSourceDeps,
+): readonly (BundleSource | HttpBundleSource)[] {
+  return config.policy.bundles.map((bundle) => createBundleSource(config, bundle, deps));
+}
+
+function createBundleSource(
+  config: Config,
+  { name, from, verificationKey }: BundleConfig,
+  { snapshots, once, clock, log, meter }: BundleSourceDeps,
+): BundleSource | HttpBundleSource {
+  if (from.kind === 'file') {
+    return createFileBundleSource({ name, file: from.file, verificationKey, sleep: clock.sleep });
+  }
+  const { url, polling, bearerFile, spiffeIds, persistDir } = from;
+  const trust = createServerTrust(config, spiffeIds, { snapshots, now: clock.now });
+  /** The service lets nobody in without an X509-SVID. */
+  const ready = async (signal: AbortSignal): Promise<void> => {
+    if (trust === undefined) return;
+    for await (const _ of snapshots.changes(signal)) if (trust.credentials?.() !== undefined) return;
+  };
+  return createHttpBundleSource({
+    name,
+    url,
+    polling,
+    trust: trust ?? { kind: 'web' },
+    ready: once === undefined ? ready : undefined,
+    timeoutMs: once?.timeoutMs,
+    bearerFile,
+    verificationKey,
+    persistDir: once === undefined ? persistDir : undefined,
+    ...clock,
+    log,
+    meter,
+  });
+}
