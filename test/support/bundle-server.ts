@@ -1,8 +1,8 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import { type ShownIdentity, startHttpsServer } from './https-server.ts';
 
 /** A request as the service saw it. */
 export type SeenRequest = Readonly<{
@@ -38,8 +38,8 @@ export interface BundleServer {
 export type BundleServerOptions = Readonly<{
   /** Holds answers back as long as it may, and says so by the type of its answers. */
   longPoll?: boolean;
-  /** Serves over TLS. With `clients`, only to one that shows a certificate of theirs. */
-  tls?: Readonly<{ shown: ShownIdentity; ca?: string }>;
+  /** Serves over TLS, only to clients that show a certificate of `ca`. */
+  tls?: Readonly<{ certificatePem: string; privateKeyPem: string; ca: string }>;
   port?: number;
 }>;
 
@@ -99,7 +99,17 @@ export async function startBundleServer(
     response.once('close', done);
   }
 
-  const [origin, close] = await listen();
+  const mutual = { requestCert: true, rejectUnauthorized: true, minVersion: 'TLSv1.3' } as const;
+  const server =
+    tls === undefined
+      ? createServer(handle)
+      : createTlsServer({ ...mutual, cert: tls.certificatePem, key: tls.privateKeyPem, ca: tls.ca }, handle);
+  server.on('tlsClientError', () => {});
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  const close = (): Promise<void> => end(server);
+  t.after(close);
+  const scheme = tls === undefined ? 'http' : 'https';
+  const origin = `${scheme}://127.0.0.1:${(server.address() as AddressInfo).port}`;
   return {
     origin,
     path,
@@ -117,18 +127,6 @@ export async function startBundleServer(
     },
     close,
   };
-
-  async function listen(): Promise<readonly [origin: string, close: () => Promise<void>]> {
-    if (tls !== undefined) {
-      const mutual = tls.ca === undefined ? {} : { ca: tls.ca, requestCert: true, rejectUnauthorized: true };
-      const { url, server } = await startHttpsServer(t, tls.shown, handle, mutual);
-      return [url, () => end(server)];
-    }
-    const server = createServer(handle);
-    await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
-    t.after(() => end(server));
-    return [`http://127.0.0.1:${(server.address() as AddressInfo).port}`, () => end(server)];
-  }
 }
 
 function end(server: { close(done: () => void): unknown; closeAllConnections(): void }): Promise<void> {
