@@ -1,132 +1,94 @@
-import { setImmediate } from 'node:timers/promises';
-import type {
-  handleBidiStreamingCall,
-  handleServerStreamingCall,
-  handleUnaryCall,
-  Metadata,
-  ServerDuplexStream,
-  ServerUnaryCall,
-  ServerWritableStream,
-  sendUnaryData,
-} from '@grpc/grpc-js';
 import { AbortedError, AppError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
-import type { BidiMethod, CallContext, ServerStreamMethod, UnaryMethod } from './service.ts';
+import type { ServerCall } from './server-call.ts';
+import type { BidiMethod, Method, ServerStreamMethod, UnaryMethod } from './service.ts';
 import { Status, StatusError, toWireStatus, type WireStatus } from './status.ts';
-import { untilAborted, writeMessage } from './stream.ts';
+import { untilAborted } from './stream.ts';
 
 /** What the handlers of one server share. */
 export type HandlerScope = Readonly<{
-  /** One controller for each streaming call in progress; aborting it with a StatusError ends the call with that. */
-  streams: Set<AbortController>;
+  /** The streaming calls in progress; aborting one with a StatusError ends it with that. */
+  streams: Set<ServerCall>;
   log: Logger;
 }>;
 
-type Call = Readonly<{
-  metadata: Metadata;
-  cancelled: boolean;
-  getPeer(): string;
-  getDeadline(): Date | number;
-  on(event: 'cancelled', listener: () => void): unknown;
-}>;
+/** Sees one call of a method through to its end; never rejects. */
+export type Serve = (call: ServerCall) => Promise<void>;
 
-type Streaming = ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>;
+export function serveMethod(path: string, method: Method, scope: HandlerScope): Serve {
+  switch (method.kind) {
+    case 'unary':
+      return (call) => serveUnary(path, method, call, scope);
+    case 'server_stream':
+      return (call) => serveStream(path, method, call, scope, answersToOne(method, call));
+    case 'bidi':
+      return (call) => serveStream(path, method, call, scope, answersToMany(method, call));
+    default:
+      return method satisfies never;
+  }
+}
 
-/** The grpc-js handler of a unary method. This is the path of every Check, so it makes nothing that is not asked for. */
-export function unaryHandler(
+/** This is the path of every Check, so it makes nothing that is not asked for. */
+async function serveUnary(
   path: string,
   method: UnaryMethod<unknown, unknown>,
-  scope: HandlerScope,
-): handleUnaryCall<Buffer, Buffer> {
-  async function answer(
-    call: ServerUnaryCall<Buffer, Buffer>,
-    respond: sendUnaryData<Buffer>,
-  ): Promise<void> {
-    const context = unaryContext(call);
-    let bytes: Buffer;
-    try {
-      bytes = method.encode(await method.handle(method.decode(call.request), context));
-    } catch (error) {
-      respond(statusFor(error, path, scope.log));
-      return;
-    } finally {
-      context.over();
-    }
-    respond(null, bytes);
-  }
-  return (call, respond) => void answer(call, respond);
-}
-
-/** The grpc-js handler of a server streaming method. */
-export function serverStreamHandler(
-  path: string,
-  method: ServerStreamMethod<unknown, unknown>,
-  scope: HandlerScope,
-): handleServerStreamingCall<Buffer, Buffer> {
-  return (call) =>
-    void runStream(path, call, scope, method.encode, (context) =>
-      method.handle(method.decode(call.request), context),
-    );
-}
-
-/** The grpc-js handler of a bidirectional method. */
-export function bidiHandler(
-  path: string,
-  method: BidiMethod<unknown, unknown>,
-  scope: HandlerScope,
-): handleBidiStreamingCall<Buffer, Buffer> {
-  return (call) =>
-    void runStream(path, call, scope, method.encode, (context) =>
-      method.handle(requestsOf(call, method.decode, context.signal), context),
-    );
-}
-
-async function runStream(
-  path: string,
-  call: Streaming,
-  scope: HandlerScope,
-  encode: (response: unknown) => Buffer,
-  respond: (context: CallContext) => AsyncIterable<unknown>,
+  call: ServerCall,
+  { log }: HandlerScope,
 ): Promise<void> {
-  const controller = new AbortController();
-  const { signal } = controller;
-  scope.streams.add(controller);
-  call.on('cancelled', () => controller.abort());
   try {
-    for await (const response of respond(streamContext(call, signal))) {
+    const request = method.decode(await call.request());
+    call.answer(method.encode(await method.handle(request, call.context)));
+  } catch (error) {
+    call.finish(statusFor(error, path, log));
+  }
+}
+
+async function serveStream(
+  path: string,
+  method: ServerStreamMethod<unknown, unknown> | BidiMethod<unknown, unknown>,
+  call: ServerCall,
+  { streams, log }: HandlerScope,
+  answers: AsyncIterable<unknown>,
+): Promise<void> {
+  const { signal } = call.context;
+  streams.add(call);
+  try {
+    for await (const answer of answers) {
       if (signal.aborted) break;
-      await writeMessage(call, encode(response), signal);
+      await call.send(method.encode(answer));
     }
-    finish(call, signal.reason instanceof StatusError ? toWireStatus(signal.reason) : undefined);
+    call.finish(signal.reason instanceof StatusError ? toWireStatus(signal.reason) : undefined);
   } catch (error) {
     const cause = signal.reason instanceof StatusError ? signal.reason : error;
-    finish(call, signal.aborted && cause === error ? cancelled : statusFor(cause, path, scope.log));
+    call.finish(signal.aborted && cause === error ? cancelled : statusFor(cause, path, log));
   } finally {
-    scope.streams.delete(controller);
-    controller.abort();
+    streams.delete(call);
+    call.abort();
   }
 }
 
 const cancelled: WireStatus = Object.freeze({ code: Status.CANCELLED, details: 'the call was cancelled' });
 
-function finish(call: Streaming, failure: WireStatus | undefined): void {
-  if (call.cancelled || call.destroyed) return;
-  if (failure === undefined) call.end();
-  else call.emit('error', failure);
+async function* answersToOne(
+  method: ServerStreamMethod<unknown, unknown>,
+  call: ServerCall,
+): AsyncIterable<unknown> {
+  yield* method.handle(method.decode(await call.request()), call.context);
+}
+
+async function* answersToMany(
+  method: BidiMethod<unknown, unknown>,
+  call: ServerCall,
+): AsyncIterable<unknown> {
+  yield* method.handle(requestsOf(method, call), call.context);
 }
 
 async function* requestsOf(
-  call: ServerDuplexStream<Buffer, Buffer>,
-  decode: (bytes: Buffer) => unknown,
-  signal: AbortSignal,
+  { decode }: BidiMethod<unknown, unknown>,
+  call: ServerCall,
 ): AsyncIterable<unknown> {
   try {
-    // Left alone on an early exit: the answers go out over the same stream.
-    const messages: AsyncIterable<Buffer> = call.iterator({ destroyOnReturn: false });
-    for await (const message of untilAborted(messages, signal)) yield decode(message);
-    // A cancelled call first looks like one whose requests are complete, and tells the truth a moment later.
-    await setImmediate();
-    if (signal.aborted) throw new AbortedError();
+    for await (const message of untilAborted(call.requests(), call.context.signal)) yield decode(message);
   } catch (error) {
     throw error instanceof AppError ? error : new AbortedError('the call is over', { cause: error });
   }
@@ -134,55 +96,7 @@ async function* requestsOf(
 
 function statusFor(error: unknown, path: string, log: Logger): WireStatus {
   const status = toWireStatus(error);
-  if (status.code === Status.INTERNAL)
+  if (status.code === Status.INTERNAL && !(error instanceof StatusError))
     log.error({ method: path, error: messageOf(error) }, 'gRPC handler failed');
   return status;
-}
-
-function unaryContext(call: Call): CallContext & Readonly<{ over(): void }> {
-  let controller: AbortController | undefined;
-  return {
-    get signal() {
-      if (controller === undefined) {
-        controller = new AbortController();
-        if (call.cancelled) controller.abort();
-        else call.on('cancelled', () => controller?.abort());
-      }
-      return controller.signal;
-    },
-    /** grpc-js calls every call cancelled when its stream closes; once it is answered, nobody needs to know. */
-    over() {
-      controller = undefined;
-    },
-    get deadline() {
-      return deadlineOf(call);
-    },
-    get peer() {
-      return peerOf(call);
-    },
-    metadata: (key) => metadataOf(call, key),
-  };
-}
-
-function streamContext(call: Call, signal: AbortSignal): CallContext {
-  return Object.freeze({
-    signal,
-    deadline: deadlineOf(call),
-    peer: peerOf(call),
-    metadata: (key: string) => metadataOf(call, key),
-  });
-}
-
-function deadlineOf(call: Call): number | undefined {
-  const deadline = Number(call.getDeadline());
-  return Number.isFinite(deadline) ? deadline : undefined;
-}
-
-function peerOf(call: Call): string {
-  const peer = call.getPeer();
-  return peer === 'unknown' ? '' : peer;
-}
-
-function metadataOf(call: Call, key: string): readonly string[] {
-  return call.metadata.get(key).map(String);
 }

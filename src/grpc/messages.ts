@@ -25,6 +25,22 @@ import type {
   DiscoveryResponse__Output,
 } from './generated/envoy/service/discovery/v3/DiscoveryResponse.ts';
 import type { Resource, Resource__Output } from './generated/envoy/service/discovery/v3/Resource.ts';
+import type {
+  HealthCheckRequest,
+  HealthCheckRequest__Output,
+} from './generated/grpc/health/v1/HealthCheckRequest.ts';
+import type {
+  HealthCheckResponse,
+  HealthCheckResponse__Output,
+} from './generated/grpc/health/v1/HealthCheckResponse.ts';
+import type {
+  HealthListRequest,
+  HealthListRequest__Output,
+} from './generated/grpc/health/v1/HealthListRequest.ts';
+import type {
+  HealthListResponse,
+  HealthListResponse__Output,
+} from './generated/grpc/health/v1/HealthListResponse.ts';
 import type { JWTBundlesRequest, JWTBundlesRequest__Output } from './generated/JWTBundlesRequest.ts';
 import type { JWTBundlesResponse, JWTBundlesResponse__Output } from './generated/JWTBundlesResponse.ts';
 import type { JWTSVIDRequest, JWTSVIDRequest__Output } from './generated/JWTSVIDRequest.ts';
@@ -65,6 +81,10 @@ export type MessageTypes = {
     in: SPIFFECertValidatorConfig;
     out: SPIFFECertValidatorConfig__Output;
   };
+  'grpc.health.v1.HealthCheckRequest': { in: HealthCheckRequest; out: HealthCheckRequest__Output };
+  'grpc.health.v1.HealthCheckResponse': { in: HealthCheckResponse; out: HealthCheckResponse__Output };
+  'grpc.health.v1.HealthListRequest': { in: HealthListRequest; out: HealthListRequest__Output };
+  'grpc.health.v1.HealthListResponse': { in: HealthListResponse; out: HealthListResponse__Output };
   X509SVIDRequest: { in: X509SVIDRequest; out: X509SVIDRequest__Output };
   X509SVIDResponse: { in: X509SVIDResponse; out: X509SVIDResponse__Output };
   X509BundlesRequest: { in: X509BundlesRequest; out: X509BundlesRequest__Output };

@@ -19,6 +19,7 @@ export const protoFiles = Object.freeze([
   'envoy/extensions/transport_sockets/tls/v3/secret.proto',
   'envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config.proto',
   'spiffe/workload.proto',
+  'grpc/health/v1/health.proto',
 ]);
 
 /** The folder that imports inside `protoFiles` are relative to. */

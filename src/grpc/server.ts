@@ -1,15 +1,16 @@
+import { createServer, type Http2Session } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { sleep } from '../runtime/abort.ts';
 import { AbortedError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import { formatSocketAddress, type SocketAddress } from '../runtime/socket-address.ts';
-import { bidiHandler, type HandlerScope, serverStreamHandler, unaryHandler } from './handlers.ts';
+import { type HandlerScope, type Serve, serveMethod } from './handlers.ts';
 import type { Health } from './health.ts';
 import { type Listener, listenTcp, listenUnix } from './listener.ts';
-import type { Method, Service } from './service.ts';
-import { Status, StatusError } from './status.ts';
+import { createServerCall, refusalOf } from './server-call.ts';
+import type { Service } from './service.ts';
+import { Status, StatusError, toWireStatus } from './status.ts';
 
 export type GrpcServerOptions = Readonly<{
   services: readonly Service[];
@@ -60,21 +61,37 @@ const mebibyte = 1024 * 1024;
 
 /** A plaintext gRPC server for our services; any `:authority` is accepted, and clients may ping as often as they like. */
 export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
-  const { services, health, log } = options;
-  const maxConnections = options.maxConnections ?? 1024;
-  const server = new Server({
-    'grpc.max_receive_message_length': options.maxMessageBytes ?? 4 * mebibyte,
-    'grpc.max_send_message_length': -1,
-    'grpc.max_concurrent_streams': options.maxStreamsPerConnection ?? 4096,
-    'grpc.enable_channelz': 0,
-  });
-  allowResets(server);
+  const { health, log, maxMessageBytes = 4 * mebibyte, maxConnections = 1024 } = options;
   const scope: HandlerScope = { streams: new Set(), log };
-  for (const service of services) register(server, service, scope);
-  health?.attach(server);
+  const services = health === undefined ? options.services : [...options.services, health.service];
+  const methods = methodsOf(services, scope);
+  const sessions = new Set<Http2Session>();
 
-  // grpc-js would bind by itself, but then it also unlinks by itself and hides the errno: it is given connections.
-  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  // It never listens: it is given connections, because what it would do with a unix socket is not what we want.
+  const server = createServer({
+    settings: { enablePush: false, maxConcurrentStreams: options.maxStreamsPerConnection ?? 4096 },
+    ...withoutOwnLimits,
+  });
+  server.on('session', (session) => {
+    sessions.add(session);
+    session.once('close', () => sessions.delete(session));
+  });
+  server.on('stream', (stream, headers) => {
+    // What is wrong with a stream shows in how it closes.
+    stream.on('error', () => {});
+    // One that was reset in the same breath is over already.
+    if (stream.destroyed || stream.closed) return;
+    const refusal = refusalOf(headers);
+    if (refusal !== undefined) {
+      stream.respond({ ':status': refusal }, { endStream: true });
+      return;
+    }
+    const call = createServerCall(stream, headers, maxMessageBytes);
+    const path = headers[':path'] ?? '';
+    const serve = methods.get(path);
+    if (serve === undefined) call.finish(toWireStatus(noMethod(path)));
+    else void serve(call);
+  });
   const sockets = new Set<Socket>();
   const listeners = new Set<Listener>();
   let stopped: Promise<void> | undefined;
@@ -89,7 +106,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
       if (sockets.size === 0) allClosed?.();
     });
     if (stopped !== undefined) socket.destroy();
-    else if (front === undefined) injector.injectConnection(socket);
+    else if (front === undefined) server.emit('connection', socket);
     else front.admit(socket);
   }
 
@@ -98,7 +115,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     const drained = new AbortController();
     allClosed = () => drained.abort();
     if (sockets.size === 0) allClosed();
-    server.tryShutdown(() => {});
+    for (const session of sessions) session.close();
     const reason = new StatusError(Status.UNAVAILABLE, 'server is shutting down');
     for (const stream of scope.streams) stream.abort(reason);
     try {
@@ -106,8 +123,8 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     } catch (error) {
       if (!(error instanceof AbortedError)) throw error;
     }
+    for (const session of sessions) session.destroy();
     for (const socket of sockets) socket.destroy();
-    server.forceShutdown();
   }
 
   return Object.freeze({
@@ -115,7 +132,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
       if (stopped !== undefined) throw new AbortedError('server is shutting down');
       const { front, ...unixOptions } = listenOptions;
       front?.open((ready) => {
-        if (stopped === undefined) injector.injectConnection(ready);
+        if (stopped === undefined) server.emit('connection', ready);
         else ready.destroy();
       });
       const take = (socket: Socket): void => accept(socket, front);
@@ -145,40 +162,28 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
  * Node ends a connection, and with it every call on it, that has reset 1000 calls and goes on above 33 a second, or has
  * brought 100 calls too many: it counts those that are over until it gets round to them. An Envoy gives up a Check
  * whenever its own client goes away, so one hasty client could make errors of everybody's Checks. Calls in progress are
- * bounded all the same. grpc-js has no option for this; what it hands to every HTTP/2 server is private.
+ * bounded all the same, and so are their messages, which is what the limit on a session's memory is about.
  */
-function allowResets(server: Server): void {
-  const { commonServerOptions } = server as unknown as { commonServerOptions: Http2Options };
-  commonServerOptions.streamResetBurst = unlimited;
-  commonServerOptions.streamResetRate = unlimited;
-  commonServerOptions.maxSessionRejectedStreams = unlimited;
-}
-
-type Http2Options = {
-  streamResetBurst?: number;
-  streamResetRate?: number;
-  maxSessionRejectedStreams?: number;
-};
 const unlimited = 0xffff_ffff;
+const withoutOwnLimits = Object.freeze({
+  streamResetBurst: unlimited,
+  streamResetRate: unlimited,
+  maxSessionRejectedStreams: unlimited,
+  maxSessionMemory: Number.MAX_SAFE_INTEGER,
+});
 
-const same = (bytes: Buffer): Buffer => bytes;
-
-function register(server: Server, service: Service, scope: HandlerScope): void {
-  for (const [name, method] of Object.entries(service.methods)) {
-    const path = `/${service.name}/${name}`;
-    if (!registerMethod(server, path, method, scope)) throw new Error(`two services have the method ${path}`);
+function methodsOf(services: readonly Service[], scope: HandlerScope): ReadonlyMap<string, Serve> {
+  const methods = new Map<string, Serve>();
+  for (const service of services) {
+    for (const [name, method] of Object.entries(service.methods)) {
+      const path = `/${service.name}/${name}`;
+      if (methods.has(path)) throw new Error(`two services have the method ${path}`);
+      methods.set(path, serveMethod(path, method, scope));
+    }
   }
+  return methods;
 }
 
-function registerMethod(server: Server, path: string, method: Method, scope: HandlerScope): boolean {
-  switch (method.kind) {
-    case 'unary':
-      return server.register(path, unaryHandler(path, method, scope), same, same, 'unary');
-    case 'server_stream':
-      return server.register(path, serverStreamHandler(path, method, scope), same, same, 'serverStream');
-    case 'bidi':
-      return server.register(path, bidiHandler(path, method, scope), same, same, 'bidi');
-    default:
-      return method satisfies never;
-  }
+function noMethod(path: string): StatusError {
+  return new StatusError(Status.UNIMPLEMENTED, `no service here has the method ${path}`);
 }

@@ -4,9 +4,9 @@ export type CallContext = Readonly<{
   signal: AbortSignal;
   /** The caller's deadline in milliseconds since the epoch, if it set one. */
   deadline: number | undefined;
-  /** Every value sent under that metadata key, in lower case. */
+  /** What was sent under that metadata key, in lower case; that of a `-bin` key as its base64 text. */
   metadata(key: string): readonly string[];
-  /** The peer's address as grpc-js prints it; `unix` sockets give an empty one. */
+  /** The peer's address and port; empty for one on a unix socket. */
   peer: string;
 }>;
 

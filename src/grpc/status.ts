@@ -75,7 +75,7 @@ export function nameOf(status: number): string {
 }
 
 function wire(code: number, details: string): WireStatus {
-  // grpc-js percent-encodes the details with encodeURI, which throws on a lone surrogate.
+  // Details go over the wire by encodeURI, which throws on a lone surrogate.
   return { code, details: details.slice(0, maxDetails).toWellFormed() };
 }
 
