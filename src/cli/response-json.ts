@@ -23,9 +23,19 @@ function withoutDefaults(value: unknown): unknown {
       : value;
   }
   const entries = Object.entries(value)
-    .map(([name, child]) => [snakeCase(name), withoutDefaults(child)] as const)
+    .map(
+      ([name, child]) =>
+        [snakeCase(name), name === 'append' ? wrapped(child) : withoutDefaults(child)] as const,
+    )
     .filter(([, child]) => child !== undefined);
   return Object.fromEntries(entries);
+}
+
+/** A BoolValue is what it holds, and false is not the same as its absence. */
+function wrapped(message: unknown): unknown {
+  return message === null || message === undefined
+    ? undefined
+    : (asObject(message) as { value?: unknown }).value;
 }
 
 function asObject(value: unknown): object {

@@ -34,4 +34,18 @@ describe('CheckResponse as JSON', () => {
       dynamic_metadata: { camelCase: '', list: [1, null, { a: false }] },
     });
   });
+
+  it('tells append false from append absent', () => {
+    const header = { key: 'a', value: 'b' };
+    const bytes = codec.encode({
+      okResponse: {
+        headers: [{ header, append: { value: false } }, { header, append: { value: true } }, { header }],
+      },
+    });
+    const { ok_response: ok } = responseToJson(bytes) as { ok_response: { headers: { append?: boolean }[] } };
+    assert.deepEqual(
+      ok.headers.map(({ append }) => append),
+      [false, true, undefined],
+    );
+  });
 });
