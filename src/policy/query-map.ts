@@ -184,5 +184,8 @@ function decisionPath(text: string, report: (message: string) => void): string {
   const segments = text.split('/').filter((segment) => segment !== '');
   if (segments.length === 0) report('is no decision path such as envoy/authz/allow');
   if (segments.some((segment) => segment === '.' || segment === '..')) report('has dot segments');
+  // A reference of Rego is one segment here, which no policy has: it would be undefined, and so a denial, for ever.
+  if (segments.length === 1 && /^data[.[]/.test(text))
+    report('is a path with slashes and without data, such as envoy/authz/allow');
   return segments.join('/');
 }

@@ -225,6 +225,7 @@ test('every problem of the configuration is reported with its key path', () => {
     [{ match: { host: 'api.example.' }, path: 'a' }, [`${at}.match.host`]],
     [{ path: '/' }, [`${at}.path`]],
     [{ path: 'a/../b' }, [`${at}.path`]],
+    [{ path: 'data.envoy.authz.allow' }, [`${at}.path`]],
     [{ path: 'a', set: { spiffe: {} } }, [`${at}.set.spiffe`]],
     [{ path: 'a', set: { subject: { id: 'x' } } }, [`${at}.set.subject.id`]],
     [{ path: 'a', set: { subject: 'x' } }, [`${at}.set.subject`]],
