@@ -4,10 +4,9 @@ import { parseHttpsUrl } from '../runtime/https-url.ts';
 import { createHttpClient, type HttpClient, type HttpResponse } from './client.ts';
 import type { ServerTrust } from './server-trust.ts';
 
-export type VerifiedGet = Readonly<{
+export type RedirectedGet = Readonly<{
   /** `https://…`, as `parseHttpsUrl` takes it. With `http://…` nobody proves anything: whether that will do is the caller's to say. */
   url: string;
-  trust: ServerTrust;
   /** Names in lower case; `authorization` is for the origin of `url` only. */
   headers?: Readonly<Record<string, string>> | undefined;
   /** For the whole exchange, redirects included. */
@@ -16,6 +15,8 @@ export type VerifiedGet = Readonly<{
   maxBytes: number;
   maxRedirects: number;
 }>;
+
+export type VerifiedGet = RedirectedGet & Readonly<{ trust: ServerTrust }>;
 
 export type RefusedAnswer = 'bad_status' | 'bad_redirect' | 'too_many_redirects';
 
@@ -33,32 +34,36 @@ const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /**
  * The body of `GET url`, only with status 200 and only from a server that `trust` accepts; what else holds of
- * `verifiedAnswer` holds here.
+ * `getRedirected` holds here.
  */
 export async function verifiedGet(request: VerifiedGet, signal: AbortSignal): Promise<Buffer> {
-  const { status, body } = await verifiedAnswer(request, signal);
-  if (status === 200) return body;
-  throw new RefusedAnswerError('bad_status', `answered with status ${status}, expected 200`);
-}
-
-/**
- * The answer to `GET url`, whatever its status, from a server that `trust` accepts. Redirects are followed to https only
- * and every server on the way has to pass the same check; where they led is forgotten. Rejects with ServerIdentityError,
- * RefusedAnswerError, TimeoutError, LimitError, MalformedError (an answer that is not HTTP), UnavailableError, or
- * AbortedError.
- */
-export async function verifiedAnswer(request: VerifiedGet, signal: AbortSignal): Promise<HttpResponse> {
   const client = createHttpClient({ maxSockets: 1, trust: request.trust });
   try {
-    return await withDeadline(request.timeoutMs, signal, (bounded) => follow(client, request, bounded));
+    const { status, body } = await getRedirected(client, request, signal);
+    if (status === 200) return body;
+    throw new RefusedAnswerError('bad_status', `answered with status ${status}, expected 200`);
   } finally {
     client.close();
   }
 }
 
+/**
+ * The answer to `GET url`, whatever its status. Redirects are followed to https only, so by a client with a trust every
+ * server on the way has to pass the same check; where they led is forgotten. Rejects with ServerIdentityError,
+ * RefusedAnswerError, TimeoutError, LimitError, MalformedError (an answer that is not HTTP), UnavailableError, or
+ * AbortedError.
+ */
+export function getRedirected(
+  client: HttpClient,
+  request: RedirectedGet,
+  signal: AbortSignal,
+): Promise<HttpResponse> {
+  return withDeadline(request.timeoutMs, signal, (bounded) => follow(client, request, bounded));
+}
+
 async function follow(
   client: HttpClient,
-  { url: first, headers = {}, timeoutMs, maxBytes, maxRedirects }: VerifiedGet,
+  { url: first, headers = {}, timeoutMs, maxBytes, maxRedirects }: RedirectedGet,
   signal: AbortSignal,
 ): Promise<HttpResponse> {
   const { authorization: _, ...forOthers } = headers;

@@ -1,5 +1,6 @@
+import { createHttpClient, type HttpClient } from '../http/client.ts';
 import type { ServerTrust } from '../http/server-trust.ts';
-import { RefusedAnswerError, verifiedAnswer } from '../http/verified-get.ts';
+import { getRedirected, RefusedAnswerError } from '../http/verified-get.ts';
 import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, messageOf, toAppError } from '../runtime/errors.ts';
 import { createFileSet, type FileEvent } from '../runtime/file-watch.ts';
@@ -64,6 +65,8 @@ export type BundleServiceState = Readonly<{
   answeredAt: number | undefined;
 }>;
 
+type Following = Readonly<{ handler: BundleHandler; client: HttpClient; kept: KeptBundle | undefined }>;
+
 const exchangeMs = 60_000;
 const maxRedirects = 3;
 
@@ -97,15 +100,15 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
     return parseVerificationKey(verificationKey, keyEvent);
   }
 
-  async function ask(signal: AbortSignal) {
+  async function ask(client: HttpClient, signal: AbortSignal) {
     const headers = pollHeaders(state, polling, verificationKey === undefined);
     const token = bearerFile === undefined ? undefined : await readBearerFile(bearerFile);
     // Without an ETag there is nothing that the service could wait for.
     const heldBackMs = state.etag === undefined ? 0 : heldBackS(state, polling) * 1_000;
-    const answer = await verifiedAnswer(
+    const answer = await getRedirected(
+      client,
       {
         url,
-        trust,
         headers: token === undefined ? headers : { ...headers, authorization: `Bearer ${token}` },
         timeoutMs: (options.timeoutMs ?? exchangeMs) + heldBackMs,
         maxBytes: maxBundleBytes,
@@ -117,18 +120,14 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
     throw new RefusedAnswerError('bad_status', `answered with status ${answer.status}, expected 200`);
   }
 
-  async function poll(
-    handler: BundleHandler,
-    kept: KeptBundle | undefined,
-    signal: AbortSignal,
-  ): Promise<PollOutcome> {
+  async function poll({ handler, client, kept }: Following, signal: AbortSignal): Promise<PollOutcome> {
     const startedAt = monotonicNow();
     requestedAt = now();
     let key: Awaited<ReturnType<typeof readKey>>;
     let answer: Awaited<ReturnType<typeof ask>>;
     try {
       key = await readKey();
-      answer = await ask(signal);
+      answer = await ask(client, signal);
     } catch (error) {
       if (signal.aborted) throw new AbortedError();
       meter.bundleRequested(name, 'failed');
@@ -175,16 +174,20 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
   async function follow(handler: BundleHandler, signal: AbortSignal): Promise<void> {
     const kept = persistDir === undefined ? undefined : await openKeptBundle(persistDir, name);
     if (kept !== undefined) await offerKept(handler, kept, signal);
+    // One for all requests: what it knows of the CAs of the system takes long to read.
+    const client = createHttpClient({ maxSockets: 1, trust });
     try {
       for (;;) {
         await options.ready?.(signal);
-        const outcome = await poll(handler, kept, signal);
+        const outcome = await poll({ handler, client, kept }, signal);
         const next = nextPoll(state, outcome, polling, options.random);
         state = next.state;
         await options.sleep(next.delayMs, signal);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
+    } finally {
+      client.close();
     }
   }
 

@@ -55,6 +55,14 @@ test('it gives status, headers and body of any answer', async (t) => {
   assert.equal(answer.body.toString(), 'POST /a%2Fb?c=d ü');
 });
 
+test('a slash at the end of a URL without path stays', async (t) => {
+  const url = await serve(t, (request, response) => response.end(request.url));
+  const body = async (more: Partial<HttpRequest>, at = ''): Promise<string> =>
+    (await client(t).request(get(url + at, more), forever)).body.toString();
+  assert.equal(await body({}, '/a/'), '/a/');
+  assert.equal(await body({ path: '/b' }, '/a/'), '/a/b');
+});
+
 test('it speaks over a unix socket', async (t) => {
   const socket = join(await tempDirectory(t), 'http.sock');
   const url = await serve(

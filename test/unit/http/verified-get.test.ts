@@ -3,11 +3,12 @@ import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import { createHttpClient } from '../../../src/http/client.ts';
 import { ServerIdentityError } from '../../../src/http/server-trust.ts';
 import {
+  getRedirected,
   type RefusedAnswer,
   RefusedAnswerError,
-  verifiedAnswer,
   verifiedGet,
 } from '../../../src/http/verified-get.ts';
 import { LimitError, TimeoutError } from '../../../src/runtime/errors.ts';
@@ -112,8 +113,11 @@ test('an answer is given with its status and headers, whatever they are', async 
     response.writeHead(304, { etag: String(request.headers['if-none-match']) }).end(),
   );
   const headers = { 'if-none-match': '"v1"' };
-  const { status, headers: answered } = await verifiedAnswer(
-    { url, trust, headers, timeoutMs: 5_000, maxBytes: 10, maxRedirects: 0 },
+  const client = createHttpClient({ maxSockets: 1, trust });
+  t.after(() => client.close());
+  const { status, headers: answered } = await getRedirected(
+    client,
+    { url, headers, timeoutMs: 5_000, maxBytes: 10, maxRedirects: 0 },
     forever,
   );
   assert.deepEqual([status, answered['etag']], [304, '"v1"']);
