@@ -7,7 +7,7 @@ import { messageCodec } from '../../src/grpc/protos.ts';
 import type { Json } from '../support/envoy-config.ts';
 import { buildWasmBundle } from '../support/opa.ts';
 import { tempDirectory } from '../support/process.ts';
-import { type Sidecar, startSidecar } from '../support/sidecar.ts';
+import { type Sidecar, type SidecarOptions, startSidecar } from '../support/sidecar.ts';
 import { devIdentity, entrypoint, policy } from './world.ts';
 
 type Attributes = NonNullable<MessageTypes['envoy.service.auth.v3.CheckRequest']['in']['attributes']>;
@@ -34,12 +34,14 @@ export async function startCaller(
     entrypoints = [entrypoint],
     files = {},
     config = {},
+    process = {},
   }: {
     rego?: string;
     files?: Readonly<Record<string, string>>;
     timeout?: string;
     entrypoints?: readonly string[];
     config?: Json;
+    process?: Pick<SidecarOptions, 'env' | 'nodeArgs'>;
   } = {},
 ): Promise<Caller> {
   const directory = await tempDirectory(t);
@@ -47,6 +49,7 @@ export async function startCaller(
   const file = join(directory, 'bundle.tar.gz');
   await buildWasmBundle(t, { files: { 'policy.rego': rego, ...files }, entrypoints, into: file });
   const sidecar = await startSidecar(t, {
+    ...process,
     config: {
       identity: devIdentity({ serve_workload_api: workloadApi }),
       ext_authz: { path: entrypoint, ...extAuthz },
