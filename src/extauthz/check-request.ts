@@ -84,7 +84,9 @@ function decodeSocketAddress(from: JsonObject): JsonObject {
     'resolverName',
     'networkNamespaceFilepath',
   ]);
-  if (from.protocol === 'UDP' || from.protocol === 1) to.protocol = 1;
+  if (from.protocol === 'UDP') to.protocol = 1;
+  // Values that are newer than our copy of the API come as numbers.
+  else if (typeof from.protocol === 'number' && from.protocol !== 0) to.protocol = from.protocol;
   // Members of a oneof are there even when they are zero.
   if (isSet(from.portValue)) to.portValue = number(from.portValue, 'port_value');
   else if (isSet(from.namedPort)) to.namedPort = text(from.namedPort, 'named_port');

@@ -19,7 +19,10 @@ function decodeValue(message: unknown, depth: number): unknown {
   const value = message as JsonObject;
   if (typeof value.stringValue === 'string') return value.stringValue;
   if (typeof value.boolValue === 'boolean') return value.boolValue;
-  if (typeof value.numberValue === 'number') return value.numberValue;
+  // JSON has no numbers for these; opa-envoy-plugin has the same names.
+  if (typeof value.numberValue === 'number') {
+    return Number.isFinite(value.numberValue) ? value.numberValue : String(value.numberValue);
+  }
   if (isMessage(value.structValue)) return decodeStructFields(value.structValue.fields, depth + 1);
   if (isMessage(value.listValue)) {
     if (depth > maxDepth) throw new LimitError(`struct is nested deeper than ${maxDepth} levels`);

@@ -175,3 +175,20 @@ test('texts are bounded, one by one and as tables', () => {
   // A body has bounds of its own.
   decodeCheckRequest(http({ body: long + long + long, path: half, headers: { a: half, b: half } }));
 });
+
+test('a transport protocol that is newer than the API here, and numbers that JSON lacks, are kept', () => {
+  const k = (numberValue: number) => ({ k: { numberValue } });
+  const { attributes } = decodeCheckRequest(
+    onTheWire({
+      source: { address: { socketAddress: { protocol: 7 as 1, portValue: 1 } } },
+      metadataContext: {
+        filterMetadata: { a: { fields: k(Number.NaN) }, b: { fields: k(-Infinity) }, c: { fields: k(1.5) } },
+      },
+    }),
+  );
+  assert.deepEqual(attributes?.source?.address?.socketAddress, { protocol: 7, portValue: 1 });
+  assert.equal(
+    JSON.stringify(attributes?.metadataContext?.filterMetadata),
+    '{"a":{"k":"NaN"},"b":{"k":"-Infinity"},"c":{"k":1.5}}',
+  );
+});
