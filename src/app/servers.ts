@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Config } from '../config/config.ts';
 import { createHealth } from '../grpc/health.ts';
+import { createReflection } from '../grpc/reflection.ts';
 import { type ConnectionFront, createGrpcServer, type GrpcServer } from '../grpc/server.ts';
 import type { Service } from '../grpc/service.ts';
 import type { Logger } from '../runtime/log.ts';
@@ -41,11 +42,14 @@ export function createServers(
   const { listen, listenMode, identity } = config;
   const apart = config.extAuthz.listen;
   const health = createHealth([sds, extAuthz].flatMap((service) => service?.name ?? []));
-  const { maxMessageBytes } = config.extAuthz.limits;
+  const { maxMessageBytes, reflection } = config.extAuthz.limits;
   // A development machine's sockets may lie right below /tmp.
   const allowStickyParent = identity.source === 'dev';
-  const services = (...candidates: readonly (Service | undefined)[]): readonly Service[] =>
-    candidates.filter((service) => service !== undefined);
+  const services = (...candidates: readonly (Service | undefined)[]): readonly Service[] => {
+    const served = candidates.filter((service) => service !== undefined);
+    if (!reflection) return served;
+    return [...served, ...createReflection([...served, health.service].map(({ name }) => name))];
+  };
   if (sds !== undefined && listen.kind === 'tcp') {
     log.warn(
       { address: formatSocketAddress(listen) },
@@ -66,7 +70,7 @@ export function createServers(
   ];
   if (apart !== undefined && extAuthz !== undefined) {
     doors.push({
-      server: createGrpcServer({ services: [extAuthz], health, maxMessageBytes, log }),
+      server: createGrpcServer({ services: services(extAuthz), health, maxMessageBytes, log }),
       listen: (server) =>
         server.listen(apart, listenMode, {
           allowStickyParent,

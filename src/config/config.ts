@@ -115,7 +115,7 @@ export type ExtAuthzConfig = Readonly<{
   bridge: readonly BridgeConfig[];
   /** Set exactly when ext_authz has mTLS. */
   tls: Readonly<{ clientSpiffeIds: readonly SpiffeId[] }> | undefined;
-  limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number }>;
+  limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number; reflection: boolean }>;
   shadow: readonly Readonly<{ match: MatchConfig; path: string }>[];
   /** Undefined: no decision is kept. */
   cache: Readonly<{ ttlMs: number; maxEntries: number }> | undefined;
@@ -262,7 +262,11 @@ export function buildConfig(options: Options, configPath: string | undefined): C
         authz.tls.client_spiffe_ids.length === 0
           ? undefined
           : { clientSpiffeIds: authz.tls.client_spiffe_ids },
-      limits: { maxMessageBytes: authz.limits.max_message_bytes, maxConcurrent: authz.limits.max_concurrent },
+      limits: {
+        maxMessageBytes: authz.limits.max_message_bytes,
+        maxConcurrent: authz.limits.max_concurrent,
+        reflection: authz.limits.reflection,
+      },
       shadow: authz.shadow,
       cache:
         authz.cache.ttl > 0 ? { ttlMs: authz.cache.ttl, maxEntries: authz.cache.max_entries } : undefined,

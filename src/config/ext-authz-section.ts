@@ -212,6 +212,12 @@ export const extAuthz = z.strictObject({
         .max(100_000)
         .default(1000)
         .describe('Checks in flight; one more is answered 503 at once.'),
+      reflection: z
+        .boolean()
+        .default(false)
+        .describe(
+          'gRPC server reflection (v1 and v1alpha) on `listen` and `ext_authz.listen`: the services of that listener and their messages.',
+        ),
     })
     .prefault({}),
   cache: z

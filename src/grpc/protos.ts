@@ -65,6 +65,11 @@ export function messageCodec<N extends MessageName>(
   });
 }
 
+/** The descriptors of what these files declare, with the names that stand in them; relative ones are in `protoDirectory`. */
+export function serviceDescriptors(paths: readonly string[]): PackageDefinition {
+  return loadSync([...paths], { keepCase: true, includeDirs: [protoDirectory] });
+}
+
 function messageDefinition(loaded: PackageDefinition, name: string): MessageTypeDefinition<object, object> {
   const definition = loaded[name];
   if (definition === undefined || !('serialize' in definition))

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { connect } from 'node:tls';
+import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { parseYaml } from '../../src/config/yaml.ts';
 import { startEnvoy } from '../support/envoy.ts';
 import type { EnvoyConfig } from '../support/envoy-config.ts';
@@ -9,6 +10,7 @@ import { http, startEchoUpstream } from '../support/http.ts';
 import { buildWasmBundle } from '../support/opa.ts';
 import { freePort } from '../support/ports.ts';
 import { tempDirectory, until } from '../support/process.ts';
+import { reflect } from '../support/reflection.ts';
 import { runCommand, startSidecar } from '../support/sidecar.ts';
 import { fetchSvid, type PemIdentity } from './svids.ts';
 import { allowed, clientSide, combined, denied, devIdentity, entrypoint, policy, server } from './world.ts';
@@ -29,6 +31,7 @@ async function startWithTls(t: TestContext, svidTtl: string) {
         path: entrypoint,
         listen: `tcp://0.0.0.0:${port}`,
         tls: { client_spiffe_ids: [server] },
+        limits: { reflection: true },
       },
       policy: { engine: 'wasm', bundle: { file }, timeout: '2s' },
     },
@@ -80,6 +83,29 @@ test('only the SPIFFE IDs listed get in: no other one, and nobody without a cert
   assert.equal(await letIn(port, undefined), false);
   assert.equal(await letIn(port, await fetchSvid(t, workloadApi, server), 'http/1.1'), false);
 });
+
+test('reflection tells of the services of its listener, and is behind the same mTLS', async (t) => {
+  const { sidecar, port, workloadApi } = await startWithTls(t, '1h');
+  const names = async (target: string, how: ChannelCredentials): Promise<readonly string[]> =>
+    [...(await reflect(target, how)).services].sort();
+  const secrets = 'envoy.service.secret.v3.SecretDiscoveryService';
+  const [authorization, health] = ['envoy.service.auth.v3.Authorization', 'grpc.health.v1.Health'];
+  assert.deepEqual(await names(`unix:${sidecar.socket}`, credentials.createInsecure()), [secrets, health]);
+  const target = `127.0.0.1:${port}`;
+  assert.deepEqual(await names(target, tlsOf(await fetchSvid(t, workloadApi, server))), [
+    authorization,
+    health,
+  ]);
+  await assert.rejects(names(target, tlsOf(await fetchSvid(t, workloadApi, denied))));
+});
+
+/** For a client that shows its SVID and does not look at the server's. */
+function tlsOf({ certificatePem, privateKeyPem }: PemIdentity): ChannelCredentials {
+  return credentials.createSsl(null, Buffer.from(privateKeyPem), Buffer.from(certificatePem), {
+    rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
+  });
+}
 
 /** Whether the server speaks HTTP/2 to that client: it sends its SETTINGS first. */
 function letIn(port: number, identity: PemIdentity | undefined, protocol = 'h2'): Promise<boolean> {

@@ -48,7 +48,11 @@ describe('loadConfig', () => {
       deniedIdentitiesFile: undefined,
     });
     assert.equal(config.extAuthz.onFailure, 'deny');
-    assert.deepEqual(config.extAuthz.limits, { maxMessageBytes: 4 * 1024 * 1024, maxConcurrent: 1000 });
+    assert.deepEqual(config.extAuthz.limits, {
+      maxMessageBytes: 4 * 1024 * 1024,
+      maxConcurrent: 1000,
+      reflection: false,
+    });
     assert.deepEqual(config.extAuthz.body, {
       parse: true,
       maxBytes: 1024 * 1024,
