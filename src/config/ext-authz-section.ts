@@ -216,7 +216,7 @@ export const extAuthz = z.strictObject({
         .boolean()
         .default(false)
         .describe(
-          'gRPC server reflection (v1 and v1alpha) on `listen` and `ext_authz.listen`: the services of that listener and their messages.',
+          'Server reflection of gRPC (v1 and v1alpha) on `listen` and `ext_authz.listen`: the services there and their messages.',
         ),
     })
     .prefault({}),
