@@ -55,7 +55,7 @@ ${card('Identities', identities(status))}
 ${card('Trust domains', trustDomains(status))}
 ${card('Envoys', envoys(status))}
 ${status.outputs.length === 0 ? html`` : card('Files', outputs(status))}
-${status.policy === undefined ? html`` : card('Policy', policy(status.policy))}
+${status.policy === undefined ? html`` : card('Policy', policy(status.policy, status.time))}
 ${status.policy === undefined ? html`` : card('Last decisions', decisions(status))}
 </body>
 </html>
@@ -109,9 +109,15 @@ function outputs({ outputs: directories, time }: Status): Html {
   return table(['directory', 'written', 'problem'], rows);
 }
 
-function policy({ engine, ready, revision, problem }: NonNullable<Status['policy']>): Html {
-  return html`<p>${engine} <b class="${ready ? 'good' : 'bad'}">${ready ? 'ready' : 'not ready'}</b>
-<span class="soft">${revision ?? ''}</span></p>${problem === undefined ? html`` : html`<p class="bad">${problem}</p>`}`;
+function policy({ engine, ready, problem, bundles }: NonNullable<Status['policy']>, now: string): Html {
+  const rows = bundles.map(
+    (bundle) => html`<tr><td>${bundle.name}</td><td><code>${bundle.revision ?? ''}</code></td>
+<td class="keep">${bundle.activated_at === undefined ? 'not yet' : `${span(bundle.activated_at, now)} ago`}</td>
+<td class="bad">${bundle.problem ?? ''}</td></tr>`,
+  );
+  return html`<p>${engine} <b class="${ready ? 'good' : 'bad'}">${ready ? 'ready' : 'not ready'}</b></p>
+${rows.length > 0 || problem === undefined ? html`` : html`<p class="bad">${problem}</p>`}
+${rows.length === 0 ? html`` : table(['bundle', 'revision', 'in force since', 'problem'], rows)}`;
 }
 
 function decisions({ decisions: recent, time }: Status): Html {

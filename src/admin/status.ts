@@ -28,11 +28,27 @@ export type StatusParts = Readonly<{
   identity: Readonly<{ source: string; problem: string | undefined }>;
   envoys: readonly EnvoyStream[];
   /** Undefined when ext_authz is off. */
-  policy:
-    | Readonly<{ engine: string; ready: boolean; revision: string; problem: string | undefined }>
-    | undefined;
+  policy: PolicyState | undefined;
   decisions: readonly RecentDecision[];
   outputs: readonly OutputDirectory[];
+}>;
+
+/** The policy engine; `bundles` are those of engine wasm. */
+export type PolicyState = Readonly<{
+  engine: string;
+  ready: boolean;
+  problem: string | undefined;
+  bundles: readonly PolicyBundle[];
+}>;
+
+type PolicyBundle = Readonly<{
+  name: string;
+  /** Empty when none is in force. */
+  revision: string;
+  digest: string;
+  problem: string | undefined;
+  /** Milliseconds since the epoch. */
+  activatedAt: number | undefined;
 }>;
 
 /** Files for programs that cannot speak SDS; times in milliseconds since the epoch. */
@@ -67,8 +83,8 @@ export function buildStatus(parts: StatusParts) {
           policy: {
             engine: policy.engine,
             ready: policy.ready,
-            ...(policy.revision === '' ? {} : { revision: policy.revision }),
             ...(policy.problem === undefined ? {} : { problem: policy.problem }),
+            bundles: policy.bundles.map(policyBundleStatus),
           },
         }),
     decisions: parts.decisions.map(decisionStatus),
@@ -109,6 +125,15 @@ function envoyStatus(stream: EnvoyStream) {
     version: stream.version,
     ack: stream.ack,
     ...(stream.nackMessage === undefined ? {} : { nack_message: stream.nackMessage }),
+  };
+}
+
+function policyBundleStatus({ name, revision, digest, problem, activatedAt }: PolicyBundle) {
+  return {
+    name,
+    ...(digest === '' ? {} : { revision, digest }),
+    ...(activatedAt === undefined ? {} : { activated_at: formatTime(activatedAt) }),
+    ...(problem === undefined ? {} : { problem }),
   };
 }
 

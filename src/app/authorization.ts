@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Writable } from 'node:stream';
 import { createRecentDecisions, type RecentDecision } from '../admin/recent-decisions.ts';
+import type { PolicyState } from '../admin/status.ts';
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
 import { type Checker, createChecker } from '../extauthz/checker.ts';
@@ -60,17 +61,18 @@ export function createConfiguredEngine(
   if (policy.engine === 'opa') {
     return { kind: 'opa', engine: createConfiguredOpa(config, { snapshots, now: clock.now, log }) };
   }
-  const [source] = createBundleSources(config, deps);
-  if (source === undefined) {
+  const sources = createBundleSources(config, deps);
+  if (sources.length === 0) {
     throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
   }
-  const { sleep, random, monotonicNow } = clock;
+  const { sleep, random, monotonicNow, now } = clock;
   return {
     kind: 'wasm',
     engine: createWasmEngine({
-      sources: [source],
+      sources,
       timeoutMs,
       now: monotonicNow,
+      epochNow: now,
       sleep,
       random,
       log,
@@ -129,7 +131,7 @@ export function createConfiguredChecker(
 export type Authorization = Readonly<{
   service: Service;
   tasks: readonly Task[];
-  state(): Readonly<{ engine: string; ready: boolean; revision: string; problem: string | undefined }>;
+  state(): PolicyState;
   decisions(): readonly RecentDecision[];
 }>;
 
@@ -213,7 +215,7 @@ export function createAuthorization(
     state: () => ({
       engine: engine.name,
       ready: engine.ready(),
-      revision: configured.kind === 'wasm' ? configured.engine.bundleRevision() : engine.revision(),
+      bundles: configured.kind === 'wasm' ? configured.engine.bundles() : [],
       problem: configured.kind === 'wasm' ? configured.engine.problem() : undefined,
     }),
     decisions: () => recent.list(),

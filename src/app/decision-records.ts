@@ -63,7 +63,6 @@ export function createDecisionRecords(
     redact: createRedactor(mask, tokenHeadersOf(config)),
     policy: (event, signal) => policy.apply(event, signal),
     labels: { id: randomUUID(), version: deps.version },
-    engine: configured.engine.name,
     sample,
     random: clock.random,
     meter,

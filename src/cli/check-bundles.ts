@@ -1,7 +1,10 @@
 import type { ConfiguredEngine } from '../app/authorization.ts';
+import type { BundleConfig } from '../config/bundle-config.ts';
 import type { Config } from '../config/config.ts';
+import { BundleError } from '../policy/bundle-source.ts';
 import type { BundleServiceMeter } from '../policy/http-bundle-source.ts';
 import type { PolicyMeter } from '../policy/opa-wasm.ts';
+import { VerificationKeyError } from '../policy/verification-key.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 
 type WasmEngine = Extract<ConfiguredEngine, { kind: 'wasm' }>['engine'];
@@ -45,13 +48,26 @@ export async function loadBundles(engine: WasmEngine, config: Config, signal: Ab
   try {
     await engine.load(signal);
   } catch (error) {
-    throw new ConfigError([{ path: placeOfBundles(config), message: messageOf(error) }]);
+    throw new ConfigError([problemOf(config, error)]);
   }
+}
+
+/** At the key that is to be mended. */
+function problemOf({ policy }: Config, error: unknown): ConfigProblem {
+  const message = messageOf(error);
+  const bundle =
+    error instanceof BundleError ? policy.bundles.find(({ name }) => name === error.bundle) : undefined;
+  if (bundle === undefined) return { path: 'policy.bundle', message };
+  const ofKey = error instanceof BundleError && error.cause instanceof VerificationKeyError;
+  return { path: ofKey ? `${bundle.at}.verification_key` : placeOf(bundle), message };
 }
 
 /** The key path of what the bundles come from. */
 export function placeOfBundles({ policy }: Config): string {
   const [bundle, ...others] = policy.bundles;
-  if (bundle === undefined || others.length > 0) return 'policy.bundle';
-  return `${bundle.at}.${bundle.from.kind === 'file' ? 'file' : 'url'}`;
+  return bundle === undefined || others.length > 0 ? 'policy.bundle' : placeOf(bundle);
+}
+
+function placeOf({ at, from }: BundleConfig): string {
+  return `${at}.${from.kind === 'file' ? 'file' : 'url'}`;
 }

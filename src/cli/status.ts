@@ -111,6 +111,15 @@ export function formatStatus(status: Status): string {
       : [
           `\npolicy ${policy.engine} ${policy.ready ? 'ready' : 'not ready'}${policy.problem === undefined ? '' : `: ${policy.problem}`}`,
           formatTable(
+            ['BUNDLE', 'REVISION', 'IN FORCE SINCE', 'PROBLEM'],
+            policy.bundles.map((bundle) => [
+              bundle.name,
+              bundle.revision ?? '',
+              bundle.activated_at ?? 'not yet',
+              bundle.problem ?? '',
+            ]),
+          ),
+          formatTable(
             ['DECIDED', 'OUTCOME', 'REASON', 'PEER', 'REQUEST'],
             status.decisions.map((decision) => [
               decision.time,

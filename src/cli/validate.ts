@@ -119,7 +119,9 @@ async function tryPeers(
             async () => {
               const [problem] = await checkBundles(engine.engine, config, queries.paths, io.signal);
               if (problem !== undefined) throw new ConfigError([{ ...problem, path: '' }]);
-              return `revision ${engine.engine.bundleRevision()} would be activated`;
+              const bundles = engine.engine.bundles();
+              const named = bundles.map(({ name, revision }) => `${name} ${revision}`).join(', ');
+              return `revision ${bundles.length === 1 ? bundles[0]?.revision : named} would be activated`;
             },
           ] as const,
         ]

@@ -84,9 +84,6 @@ const rules: readonly Rule[] = [
     check: ({ policy: { bundle } }) => {
       if (!Array.isArray(bundle)) return [];
       const names = bundle.map(({ name }) => name);
-      const several =
-        bundle.length > 1 && new Set(names).size === bundle.length && !names.includes(undefined);
-      if (several) return [{ path: 'policy.bundle', message: 'several are not supported by this version' }];
       return names.flatMap((name, index) => {
         const path = `policy.bundle[${index}].name`;
         if (name === undefined) return [{ path, message: 'is required in a list of bundles' }];

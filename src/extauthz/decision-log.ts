@@ -17,7 +17,6 @@ export type DecisionLogOptions = Readonly<{
   policy?: ((event: DecisionEvent, signal: AbortSignal) => Promise<DecisionEvent | undefined>) | undefined;
   /** Names of this sidecar that every record carries, e.g. `{ id, version }`. */
   labels: Readonly<Record<string, string>>;
-  engine: string;
   /** Records that wait beyond these are dropped: how many, and roughly how many bytes of requests they hold. */
   maxQueued?: number | undefined;
   maxQueuedBytes?: number | undefined;
@@ -162,10 +161,10 @@ export function withoutDocuments(event: DecisionEvent): DecisionEvent {
 /** The record of one Check, without credentials and without what the mask names. */
 export function decisionEvent(
   trace: CheckTrace,
-  options: Pick<DecisionLogOptions, 'redact' | 'labels' | 'engine'>,
+  options: Pick<DecisionLogOptions, 'redact' | 'labels'>,
 ): DecisionEvent {
   const { evaluation, outcome, query } = trace;
-  const revision = evaluation?.kind === 'failure' ? undefined : evaluation?.revision;
+  const bundles = evaluation?.bundles;
   const { input, result, erased } = options.redact({
     input: trace.input ?? whatWasAsked(trace),
     result: evaluation?.kind === 'result' ? evaluation.value : undefined,
@@ -177,7 +176,7 @@ export function decisionEvent(
     labels: options.labels,
     decision_id: trace.decisionId,
     ...(context === undefined ? {} : { trace_id: context.traceId, span_id: context.spanId }),
-    ...(revision === undefined || revision === '' ? {} : { bundles: { [options.engine]: { revision } } }),
+    ...(bundles === undefined ? {} : { bundles }),
     ...(query === undefined ? {} : { path: query.path }),
     ...(input === undefined ? {} : { input }),
     ...(result === undefined ? {} : { result }),

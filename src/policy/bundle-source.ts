@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto';
-import type { AppError } from '../runtime/errors.ts';
+import { AppError } from '../runtime/errors.ts';
 
 /** Where one bundle comes from. */
 export interface BundleSource {
@@ -32,3 +32,13 @@ export type BundleVersion = Readonly<{
   /** What it has to be signed by; undefined: it must not be signed. */
   key: KeyObject | undefined;
 }>;
+
+/** What is wrong with one of the bundles; the cause says whether it is the bundle or its verification key. */
+export class BundleError extends AppError {
+  readonly bundle: string;
+
+  constructor(bundle: string, cause: AppError) {
+    super(cause.code, cause.message, { cause });
+    this.bundle = bundle;
+  }
+}

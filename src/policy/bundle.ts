@@ -1,59 +1,100 @@
-import { type KeyObject, subtle } from 'node:crypto';
-import { promisify } from 'node:util';
-import { gunzip } from 'node:zlib';
+import { createHash, type KeyObject } from 'node:crypto';
+import { gunzipSync } from 'node:zlib';
 import { LimitError, MalformedError } from '../runtime/errors.ts';
+import {
+  checkRoots,
+  type DataText,
+  formatRoots,
+  insertDocument,
+  maxDataBytes,
+  writeData,
+} from './bundle-data.ts';
+import { type Manifest, parseManifest } from './bundle-manifest.ts';
+import { patchData } from './bundle-patch.ts';
 import { verifyBundleSignature } from './bundle-signature.ts';
+import { checkJson } from './json-text.ts';
+import { emptyObject, jsonText } from './json-tree.ts';
+import { type DataPath, formatPath, rootsContain } from './roots.ts';
 import { readTar, type TarFile } from './tar.ts';
+import { loadWasmPolicy } from './wasm-policy.ts';
 
-/** An OPA bundle for engine wasm, as `opa build -t wasm` writes it. */
+/** One version of an OPA bundle, read and found good by itself. */
 export type Bundle = Readonly<{
-  /** From the manifest; empty when it has none. */
-  revision: string;
-  /** Parts of `data` that the bundle owns; `''` is all of it. */
-  roots: readonly string[];
-  module: WebAssembly.Module;
-  /** JSON text of the base document. */
-  data: Uint8Array<ArrayBuffer>;
-  /** SHA-256 over the bundle file, in hex: equal bytes, equal decisions. */
+  kind: 'snapshot' | 'delta';
+  manifest: Manifest;
+  /** Compiled policies; none in a bundle of data. */
+  modules: readonly BundleModule[];
+  data: DataText;
+  /** SHA-256 in hex over the bundle file, and over what a delta changed: equal digests, equal decisions. */
   digest: string;
+}>;
+
+export type BundleModule = Readonly<{
+  /** Where it is in the bundle. */
+  path: string;
+  module: WebAssembly.Module;
+  /** Its decision paths. */
+  entrypoints: readonly string[];
 }>;
 
 /** Bound on the file, and on what it unpacks to. */
 export const maxBundleBytes = 64 * 1024 * 1024;
 const maxUnpackedBytes = 256 * 1024 * 1024;
-const maxDataBytes = 64 * 1024 * 1024;
-
-const unzip = promisify(gunzip);
+const maxModules = 32;
+export const maxWasmMemoryBytes = 256 * 1024 * 1024;
 
 /**
- * Reads a bundle and compiles its policy. Throws MalformedError or LimitError that says what is wrong; whether the
- * policy also loads (its data is JSON, its built-ins are known) shows only in a worker. With `key` the bundle has to be
- * signed by it; without, it has to be unsigned.
+ * Reads a bundle, compiles and loads its policies, and judges it by its own roots. Throws MalformedError or LimitError
+ * that says what is wrong. With `key` the bundle has to be signed by it; without, it has to be unsigned. A delta changes
+ * the data of `base`, the version before. Takes its time: for a thread of its own.
  */
-export async function parseBundle(file: Buffer, key?: KeyObject): Promise<Bundle> {
+export async function parseBundle(file: Buffer, key?: KeyObject, base?: Bundle): Promise<Bundle> {
   if (file.length > maxBundleBytes) throw new LimitError(`bundle is larger than ${maxBundleBytes} bytes`);
-  const files = readTar(await unpack(file));
+  const digest = createHash('sha256').update(file).digest('hex');
+  const files = readTar(unpack(file));
+  const patch = files.find(({ path }) => baseName(path) === 'patch.json');
+  if (patch !== undefined) return applyDelta(files, patch, digest, key, base);
   verifyBundleSignature(files, key);
-  const find = (path: string): Buffer | undefined => files.find((one) => one.path === path)?.bytes;
-  const manifest = parseManifest(find('.manifest'));
-  const wasm = find('policy.wasm');
-  if (wasm === undefined) {
-    throw new MalformedError('bundle has no policy.wasm; build it with opa build -t wasm -e DECISION/PATH');
+  const manifest = parseManifest(contentOf(files, '.manifest'));
+  const data = readData(files, manifest.roots);
+  const modules = await compileModules(files, manifest, data);
+  return Object.freeze({ kind: 'snapshot', manifest, modules, data, digest });
+}
+
+function applyDelta(
+  files: readonly TarFile[],
+  patch: TarFile,
+  digest: string,
+  key: KeyObject | undefined,
+  base: Bundle | undefined,
+): Bundle {
+  if (key !== undefined)
+    throw new MalformedError('delta bundle cannot be signed, and verification_key wants signed bundles');
+  const other = files.find(({ path }) => path !== 'patch.json' && path !== '.manifest');
+  if (other !== undefined || patch.path !== 'patch.json') {
+    const path = JSON.stringify((other ?? patch).path.slice(0, 200));
+    throw new MalformedError(`delta bundle holds ${path} beside patch.json and .manifest`);
   }
-  refuseOtherData(files);
-  const data = find('data.json') ?? Buffer.from('{}');
-  if (data.length > maxDataBytes) throw new LimitError(`data.json is larger than ${maxDataBytes} bytes`);
+  if (base === undefined) throw new MalformedError('delta bundle comes before any snapshot of the bundle');
+  const manifest = parseManifest(contentOf(files, '.manifest'));
+  const { roots, wasm } = base.manifest;
+  if (!sameItems(manifest.roots, roots)) {
+    throw new MalformedError(`roots of the delta are not those of the bundle: ${formatRoots(roots)}`);
+  }
+  if (manifest.wasm !== undefined && !sameItems(manifest.wasm, wasm ?? []))
+    throw new MalformedError('wasm in the manifest of the delta is not that of the bundle');
   return Object.freeze({
-    ...manifest,
-    module: await compile(wasm),
-    data: new Uint8Array(data),
-    digest: await digestOf(file),
+    kind: 'delta',
+    manifest: Object.freeze({ ...manifest, wasm }),
+    modules: base.modules,
+    data: patchData(base.data, patch.bytes, roots),
+    digest: createHash('sha256').update(`${base.digest} ${digest}`).digest('hex'),
   });
 }
 
-async function unpack(file: Buffer): Promise<Buffer> {
+function unpack(file: Buffer): Buffer {
   try {
-    return await unzip(file, { maxOutputLength: maxUnpackedBytes });
+    return gunzipSync(file, { maxOutputLength: maxUnpackedBytes });
   } catch (error) {
     if (error instanceof RangeError) {
       throw new LimitError(`bundle unpacks to more than ${maxUnpackedBytes} bytes`, { cause: error });
@@ -62,48 +103,97 @@ async function unpack(file: Buffer): Promise<Buffer> {
   }
 }
 
-/** Data in other places would be silently missing from decisions; opa build merges it into one file. */
-function refuseOtherData(files: readonly TarFile[]): void {
-  const other = files.find(
-    ({ path }) => path !== 'data.json' && /(?:^|\/)data\.(?:json|yaml|yml)$/.test(path),
+/** Every data.json at the place of its directory. */
+function readData(files: readonly TarFile[], roots: readonly DataPath[]): DataText {
+  const yaml = files.find(({ path }) => /^data\.ya?ml$/.test(baseName(path)));
+  if (yaml !== undefined) {
+    const path = JSON.stringify(yaml.path.slice(0, 200));
+    throw new MalformedError(`bundle holds ${path}, which is not read here: opa build makes it data.json`);
+  }
+  const document = emptyObject();
+  let total = 0;
+  for (const { path, bytes } of files) {
+    if (baseName(path) !== 'data.json') continue;
+    total += bytes.length;
+    if (total > maxDataBytes) throw new LimitError(`data is larger than ${maxDataBytes} bytes`);
+    const what = `${path.slice(0, 200)} of the bundle`;
+    checkJson(bytes, what);
+    // As OPA: a directory's name counts without dots in front.
+    const directory = path.slice(0, -'data.json'.length).replaceAll(/^[./]+|\/+$/g, '');
+    if (directory === '' && bytes[bytes.findIndex((byte) => byte > 0x20)] !== 0x7b)
+      throw new MalformedError(`${what} is not a JSON object`);
+    insertDocument(document, directory === '' ? [] : directory.split('/'), jsonText(bytes));
+  }
+  checkRoots(document, roots);
+  return writeData(document);
+}
+
+async function compileModules(
+  files: readonly TarFile[],
+  manifest: Manifest,
+  data: DataText,
+): Promise<readonly BundleModule[]> {
+  const found = files.filter(({ path }) => baseName(path) === 'policy.wasm');
+  if (found.length > maxModules) throw new LimitError(`bundle has more than ${maxModules} policies`);
+  const modules = await Promise.all(
+    found.map(async ({ path, bytes }): Promise<BundleModule> => {
+      const module = await compile(path, bytes);
+      // Loaded once for its entry points and for what it cannot do here; with its own data only, which may be all.
+      const source = { module, data, maxMemoryBytes: maxWasmMemoryBytes };
+      const { entrypoints } = loadWasmPolicy(source, { now: Date.now, random: Math.random });
+      return Object.freeze({ path, module, entrypoints: Object.freeze([...entrypoints.keys()]) });
+    }),
   );
-  if (other !== undefined) {
+  checkEntrypoints(modules, manifest);
+  return Object.freeze(modules);
+}
+
+function checkEntrypoints(modules: readonly BundleModule[], { roots, wasm }: Manifest): void {
+  const seen = new Set<string>();
+  for (const { path, entrypoints } of modules) {
+    for (const entrypoint of entrypoints) {
+      if (!rootsContain(roots, entrypoint.split('/'))) {
+        const where = formatPath(entrypoint.split('/'));
+        throw new MalformedError(
+          `entry point ${where} of ${path} is outside the roots of the bundle: ${formatRoots(roots)}`,
+        );
+      }
+      if (seen.has(entrypoint))
+        throw new MalformedError(`entry point ${entrypoint} is in two policies of the bundle`);
+      seen.add(entrypoint);
+    }
+  }
+  for (const { entrypoint, module } of wasm ?? []) {
+    if (modules.some((one) => one.path === module && one.entrypoints.includes(entrypoint))) continue;
+    const [name, where] = [entrypoint, module].map((text) => JSON.stringify(text.slice(0, 200)));
     throw new MalformedError(
-      `bundle holds ${JSON.stringify(other.path.slice(0, 200))} beside data.json; opa build merges them`,
+      `.manifest lists entry point ${name} of ${where}, which the bundle does not have`,
     );
   }
 }
 
-/** Off the main thread, as everything here that takes time with a large bundle. */
-async function digestOf(file: Buffer): Promise<string> {
-  return Buffer.from(await subtle.digest('SHA-256', new Uint8Array(file))).toString('hex');
-}
-
-async function compile(wasm: Buffer): Promise<WebAssembly.Module> {
+async function compile(path: string, wasm: Buffer): Promise<WebAssembly.Module> {
   try {
     return await WebAssembly.compile(new Uint8Array(wasm));
   } catch (error) {
-    throw new MalformedError('policy.wasm is not a WebAssembly module', { cause: error });
+    throw new MalformedError(`${path} is not a WebAssembly module`, { cause: error });
   }
 }
 
-function parseManifest(bytes: Buffer | undefined): Pick<Bundle, 'revision' | 'roots'> {
-  if (bytes === undefined) return { revision: '', roots: Object.freeze(['']) };
-  let manifest: unknown;
-  try {
-    manifest = JSON.parse(bytes.toString('utf8'));
-  } catch (error) {
-    throw new MalformedError('.manifest of the bundle is not JSON', { cause: error });
-  }
-  if (typeof manifest !== 'object' || manifest === null || Array.isArray(manifest)) {
-    throw new MalformedError('.manifest of the bundle is not a JSON object');
-  }
-  const { revision = '', roots = [''] } = manifest as { revision?: unknown; roots?: unknown };
-  if (typeof revision !== 'string' || revision.length > 1024) {
-    throw new MalformedError('revision in .manifest is not text of at most 1024 characters');
-  }
-  if (!Array.isArray(roots) || !roots.every((root) => typeof root === 'string')) {
-    throw new MalformedError('roots in .manifest is not a list of texts');
-  }
-  return { revision, roots: Object.freeze([...roots]) };
+function contentOf(files: readonly TarFile[], path: string): Buffer | undefined {
+  return files.find((file) => file.path === path)?.bytes;
+}
+
+function baseName(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1);
+}
+
+/** Equal as sets. */
+function sameItems(a: readonly unknown[], b: readonly unknown[]): boolean {
+  const texts = (items: readonly unknown[]): string =>
+    items
+      .map((item) => JSON.stringify(item))
+      .sort()
+      .join();
+  return texts(a) === texts(b);
 }

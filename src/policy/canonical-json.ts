@@ -25,8 +25,9 @@ function write(value: unknown): string {
   if (typeof value !== 'object' || value === null) return String(value);
   if (Array.isArray(value)) return `[${value.map(write).join(',')}]`;
   if (number in value) return String(value[number]);
-  const members = Object.entries(value).sort(([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
-  return `{${members.map(([key, member]) => `${writeText(key)}:${write(member)}`).join(',')}}`;
+  const members = Object.entries(value).map(([key, member]) => ({ key, bytes: Buffer.from(key), member }));
+  members.sort((a, b) => Buffer.compare(a.bytes, b.bytes));
+  return `{${members.map(({ key, member }) => `${writeText(key)}:${write(member)}`).join(',')}}`;
 }
 
 /** As Go writes a text: the two line separators of JavaScript are escaped. */

@@ -1,10 +1,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { messageOf } from '../runtime/errors.ts';
 import { type ChannelMemory, serveChannel } from './wasm-channel.ts';
-import { loadWasmPolicy, type WasmPolicySource } from './wasm-policy.ts';
+import { loadWasmPolicies, type WasmPoliciesSource } from './wasm-policies.ts';
 
 /** What a policy worker is started with. */
-export type PolicyWorkerData = Readonly<{ source: WasmPolicySource; memory: ChannelMemory }>;
+export type PolicyWorkerData = Readonly<{ source: WasmPoliciesSource; memory: ChannelMemory }>;
 
 /** What a policy worker says once, after loading. */
 export type PolicyWorkerNews =
@@ -19,7 +19,7 @@ function tell(news: PolicyWorkerNews): void {
 }
 
 try {
-  const policy = loadWasmPolicy(source, { now: Date.now, random: Math.random });
+  const policy = loadWasmPolicies(source, { now: Date.now, random: Math.random });
   tell({ kind: 'ready', entrypoints: policy.entrypoints });
   serveChannel(memory, (entrypoint, input) => policy.evaluate(entrypoint, input));
 } catch (error) {

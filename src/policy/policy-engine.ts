@@ -1,14 +1,22 @@
 /** Why an engine gave no decision; the closed reason codes of the product's rules. */
 export type EngineFailure = 'engine_unavailable' | 'engine_timeout' | 'engine_error';
 
+/** The revision of each bundle that an evaluation went by, as decision logs of OPA have it. */
+export type BundleRevisions = Readonly<Record<string, Readonly<{ revision: string }>>>;
+
 /**
  * What an evaluation came to. `undefined` (no rule produced a value) is a decision's business, a failure is not: the
  * two must never be mixed up, because one is a deny and the other goes by `on_failure`.
  */
 export type Evaluation =
-  | Readonly<{ kind: 'result'; value: unknown; revision?: string | undefined }>
-  | Readonly<{ kind: 'undefined'; revision?: string | undefined }>
-  | Readonly<{ kind: 'failure'; reason: EngineFailure; message: string }>;
+  | Readonly<{ kind: 'result'; value: unknown; bundles?: BundleRevisions | undefined }>
+  | Readonly<{ kind: 'undefined'; bundles?: BundleRevisions | undefined }>
+  | Readonly<{
+      kind: 'failure';
+      reason: EngineFailure;
+      message: string;
+      bundles?: BundleRevisions | undefined;
+    }>;
 
 /** A policy engine. `path` is an OPA decision path such as `envoy/authz/allow`. */
 export interface PolicyEngine {

@@ -3,7 +3,7 @@ import { AppError } from '../runtime/errors.ts';
 import type { FileEvent } from '../runtime/file-watch.ts';
 
 /** The key is at fault, not the bundle that it is to judge. */
-class VerificationKeyError extends AppError {}
+export class VerificationKeyError extends AppError {}
 
 const minRsaBits = 2048;
 

@@ -2,7 +2,7 @@ import type { Sleep } from '../runtime/abort.ts';
 import { nextDelayMs } from '../runtime/backoff.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
-import type { WasmPolicySource } from './wasm-policy.ts';
+import type { WasmPoliciesSource } from './wasm-policies.ts';
 import {
   startWasmWorker,
   type WasmJob,
@@ -12,7 +12,7 @@ import {
 } from './wasm-worker.ts';
 
 export type WasmPoolOptions = Readonly<{
-  source: WasmPolicySource;
+  source: WasmPoliciesSource;
   workers: number;
   timeoutMs: number;
   startTimeoutMs: number;

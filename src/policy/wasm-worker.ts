@@ -3,7 +3,7 @@ import type { Sleep } from '../runtime/abort.ts';
 import { MalformedError, messageOf, TimeoutError, toAppError, UnavailableError } from '../runtime/errors.ts';
 import type { PolicyWorkerData, PolicyWorkerNews } from './opa-wasm-worker.ts';
 import { createMainEnd, createSharedMemory } from './wasm-channel.ts';
-import type { WasmPolicySource } from './wasm-policy.ts';
+import type { WasmPoliciesSource } from './wasm-policies.ts';
 
 /** One evaluation on its way through a worker. `settle` may be called again; only the first call counts. */
 export interface WasmJob {
@@ -20,7 +20,7 @@ export type WasmOutcome =
 export type WorkerDeath = 'timeout' | 'crash';
 
 export type WasmWorkerOptions = Readonly<{
-  source: WasmPolicySource;
+  source: WasmPoliciesSource;
   /** Longest evaluation; after that the thread is ended. */
   timeoutMs: number;
   /** Longest start: thread, module and data. */

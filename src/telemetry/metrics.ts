@@ -284,9 +284,11 @@ function extAuthzMetrics(counter: NewCounter, histogram: NewHistogram) {
 }
 
 function policyMetrics(counter: NewCounter, gauge: NewGauge) {
-  const bundles = counter('policy_bundles_total', 'Policy bundles that were taken into force or refused.', [
-    'outcome',
-  ]);
+  const bundles = counter(
+    'policy_bundles_total',
+    'Versions of policy bundles that were taken into force or refused, by the name of the bundle.',
+    ['bundle', 'outcome'],
+  );
   const workers = counter('policy_workers_replaced_total', 'Policy workers that ended and were replaced.', [
     'cause',
   ]);
@@ -303,7 +305,7 @@ function policyMetrics(counter: NewCounter, gauge: NewGauge) {
   return Object.freeze({
     bundleRequested: (bundle: string, outcome: string): void => requests.inc({ bundle, outcome }),
     bundleAnswered: (bundle: string, at: number): void => answered.set({ bundle }, at / 1000),
-    bundleLoaded: (outcome: string): void => bundles.inc({ outcome }),
+    bundleLoaded: (bundle: string, outcome: string): void => bundles.inc({ bundle, outcome }),
     workerReplaced: (cause: string): void => workers.inc({ cause }),
   });
 }

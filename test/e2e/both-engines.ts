@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -25,7 +26,8 @@ export async function evaluateWithBoth(
   await writeFile(input, JSON.stringify(inputDocument));
   await buildWasmBundle(t, { files: { 'cases.rego': policy }, entrypoints: ['cases/results'], into: bundle });
 
-  const { module, data } = await parseBundle(await readFile(bundle));
+  const { modules, data } = await parseBundle(await readFile(bundle));
+  const [{ module } = assert.fail('no policy')] = modules;
   const wasm = loadWasmPolicy(
     { module, data, maxMemoryBytes: 512 * 1024 * 1024 },
     { now: Date.now, random: Math.random },

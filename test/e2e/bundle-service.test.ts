@@ -119,7 +119,7 @@ test('decisions of a real Envoy follow what the service publishes, and bad versi
     ['"cut"', (await built(t, letting(allowed), 'three')).subarray(0, 500)],
   ] as const) {
     service.publish(bundle, etag);
-    const refusals = 'svidecar_policy_bundles_total{outcome="refused"}';
+    const refusals = 'svidecar_policy_bundles_total{bundle="policy",outcome="refused"}';
     const before = await sidecar.metric(refusals);
     await until('a refusal', async () => (await sidecar.metric(refusals)) > before || undefined);
     assert.deepEqual(await statuses(), [403, 200]);

@@ -18,6 +18,7 @@ const data = '{"users":["é<&>"],"n":1.0,"big":12345678901234567890,"a":{"z":nul
 const engineOptions = {
   timeoutMs: 5_000,
   now: () => performance.now(),
+  epochNow: Date.now,
   sleep,
   random: Math.random,
   log: silentLogger,

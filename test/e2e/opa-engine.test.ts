@@ -29,6 +29,7 @@ async function wasmEngine(t: TestContext, file: string): Promise<PolicyEngine> {
     sources: [createFileBundleSource({ name: 'policy', file, sleep })],
     timeoutMs: 5_000,
     now: () => performance.now(),
+    epochNow: Date.now,
     sleep,
     random: Math.random,
     log: silentLogger,

@@ -56,6 +56,7 @@ const engines: Readonly<Record<string, (t: TestContext) => Promise<PolicyEngine>
       sources: [createFileBundleSource({ name: 'policy', file, sleep })],
       timeoutMs,
       now: () => performance.now(),
+      epochNow: Date.now,
       sleep,
       random: Math.random,
       log: silentLogger,

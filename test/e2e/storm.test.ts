@@ -318,12 +318,12 @@ function patience(index: number): Readonly<{ cancelAfterMs?: number; timeoutMs: 
 }
 
 function toldBy(record: DecisionRecord): Told {
-  const { bundles, result } = record as { bundles?: { wasm?: { revision?: unknown } }; result?: unknown };
+  const { bundles, result } = record as { bundles?: { policy?: { revision?: unknown } }; result?: unknown };
   const said = (result as { dynamic_metadata?: { version?: unknown } } | undefined)?.dynamic_metadata;
   return {
     outcome: record['outcome'],
     reason: record['reason_code'],
-    revision: bundles?.wasm?.revision,
+    revision: bundles?.policy?.revision,
     version: said?.version,
   };
 }

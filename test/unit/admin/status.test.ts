@@ -47,7 +47,15 @@ const parts = (fields: Partial<StatusParts> = {}): StatusParts => ({
   snapshot: emptySnapshot,
   identity: { source: 'dev', problem: undefined },
   envoys: [],
-  policy: { engine: 'wasm', ready: true, revision: 'r1', problem: undefined },
+  policy: {
+    engine: 'wasm',
+    ready: true,
+    problem: undefined,
+    bundles: [
+      { name: 'authz', revision: 'r1', digest: 'd1', problem: undefined, activatedAt: now - hour },
+      { name: 'teams', revision: '', digest: '', problem: 'not loaded yet', activatedAt: undefined },
+    ],
+  },
   decisions: [],
   outputs: [],
   ...fields,
@@ -152,7 +160,14 @@ describe('status', () => {
           nack_message: 'no such curve',
         },
       ],
-      policy: { engine: 'wasm', ready: true, revision: 'r1' },
+      policy: {
+        engine: 'wasm',
+        ready: true,
+        bundles: [
+          { name: 'authz', revision: 'r1', digest: 'd1', activated_at: new Date(now - hour).toISOString() },
+          { name: 'teams', problem: 'not loaded yet' },
+        ],
+      },
       decisions: [
         {
           time: '2025-12-31T23:59:57.000Z',
@@ -209,7 +224,12 @@ describe('status page', () => {
               nackMessage: evil,
             },
           ],
-          policy: { engine: evil, ready: false, revision: evil, problem: evil },
+          policy: {
+            engine: evil,
+            ready: false,
+            problem: evil,
+            bundles: [{ name: evil, revision: evil, digest: evil, problem: evil, activatedAt: now }],
+          },
           decisions: [decision({ peer: evil, request: evil, reasonCode: evil })],
         }),
       ),

@@ -29,7 +29,12 @@ const status: Status = buildStatus({
       nackMessage: 'bad \u001b[31mkey',
     },
   ],
-  policy: { engine: 'wasm', ready: true, revision: '', problem: undefined },
+  policy: {
+    engine: 'wasm',
+    ready: true,
+    problem: undefined,
+    bundles: [{ name: 'authz', revision: 'r1', digest: 'd1', problem: 'bad', activatedAt: 3000 }],
+  },
   outputs: [{ directory: '/run/svid', writtenAt: 2000, problem: undefined }],
   decisions: [
     {
@@ -111,6 +116,8 @@ describe('formatStatus', () => {
       '/run/svid  1970-01-01T00:00:02.000Z',
       '',
       'policy wasm ready',
+      'BUNDLE  REVISION  IN FORCE SINCE            PROBLEM',
+      'authz   r1        1970-01-01T00:00:03.000Z  bad',
       'DECIDED                   OUTCOME  REASON         PEER                  REQUEST',
       '1970-01-01T00:00:01.000Z  deny     policy_denied  spiffe://a.example/x  GET /',
     ]);

@@ -27,13 +27,17 @@ const options = {
 };
 
 test('the record of an allow has the members of an OPA decision log event', async () => {
-  const engine = functionEngine(() => ({ kind: 'result', value: { allowed: true }, revision: 'r7' }));
+  const engine = functionEngine(() => ({
+    kind: 'result',
+    value: { allowed: true },
+    bundles: { authz: { revision: 'r7' } },
+  }));
   const trace = await checkOnce(trust, { engine }, getRequest());
   const { metrics, input, ...rest } = decisionEvent(trace, options);
   assert.deepEqual(rest, {
     labels: { id: 'sidecar-1' },
     decision_id: trace.decisionId,
-    bundles: { wasm: { revision: 'r7' } },
+    bundles: { authz: { revision: 'r7' } },
     path: 'envoy/authz/allow',
     result: { allowed: true },
     outcome: 'allowed',

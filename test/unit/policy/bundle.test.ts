@@ -8,8 +8,8 @@ import { fixtureBundle, labBundle, packBundle } from '../../support/bundles.ts';
 
 test('a bundle of opa build is read with revision, roots, data and a digest of its bytes', async () => {
   const bundle = await parseBundle(await fixtureBundle('lab'));
-  assert.equal(bundle.revision, 'lab-1');
-  assert.deepEqual(bundle.roots, ['']);
+  assert.equal(bundle.manifest.revision, 'lab-1');
+  assert.deepEqual(bundle.manifest.roots, [[]]);
   assert.deepEqual(JSON.parse(Buffer.from(bundle.data).toString()), { users: ['alice'] });
   assert.match(bundle.digest, /^[0-9a-f]{64}$/);
   const other = await parseBundle(await labBundle({ 'data.json': '{}' }));
@@ -18,7 +18,8 @@ test('a bundle of opa build is read with revision, roots, data and a digest of i
 
 test('manifest and data may be missing', async () => {
   const bundle = await parseBundle(await labBundle({ '.manifest': undefined, 'data.json': undefined }));
-  assert.deepEqual([bundle.revision, bundle.roots, Buffer.from(bundle.data).toString()], ['', [''], '{}']);
+  const { revision, roots } = bundle.manifest;
+  assert.deepEqual([revision, roots, Buffer.from(bundle.data).toString()], ['', [[]], '{}']);
 });
 
 test('each defect of a bundle is named', async () => {
@@ -28,17 +29,30 @@ test('each defect of a bundle is named', async () => {
     [Buffer.from('{}'), /not a gzip file/],
     [lab.subarray(0, lab.length - 100), /not a gzip file, or not a whole one/],
     [gzipSync(Buffer.from('x')), /tar archive is cut off/],
-    [
-      packBundle(new Map([['data.json', Buffer.from('{}')]])),
-      /no policy\.wasm; build it with opa build -t wasm/,
-    ],
     [packBundle(new Map([['policy.wasm', Buffer.from('x')]])), /not a WebAssembly module/],
     [await labBundle({ '.manifest': '[' }), /\.manifest of the bundle is not JSON/],
     [await labBundle({ '.manifest': '[]' }), /not a JSON object/],
     [await labBundle({ '.manifest': '{"revision":1}' }), /revision/],
     [await labBundle({ '.manifest': '{"roots":[1]}' }), /roots/],
-    [await labBundle({ 'teams/data.json': '{}' }), /"teams\/data\.json" beside data\.json/],
-    [await labBundle({ 'data.yaml': 'a: 1' }), /"data\.yaml" beside data\.json/],
+    [await labBundle({ 'users/data.json': '{}' }), /data at "\/users" is in the bundle twice/],
+    [await labBundle({ 'data.yaml': 'a: 1' }), /"data\.yaml", which is not read here/],
+    [
+      await labBundle({ 'data.json': '{"a":1}', '.manifest': '{"roots":["lab"]}' }),
+      /data at "\/a" is outside/,
+    ],
+    [
+      await labBundle({ '.manifest': '{"roots":["users"]}' }),
+      /entry point "\/lab\/[a-z_]+" of policy\.wasm is outside/,
+    ],
+    [
+      await labBundle({ '.manifest': '{"roots":["lab","lab/x"]}' }),
+      /roots "\/lab\/x" and "\/lab" of bundle  ?overlap/,
+    ],
+    [
+      await labBundle({ '.manifest': '{"wasm":[{"entrypoint":"lab/no","module":"/policy.wasm"}]}' }),
+      /lists entry point "lab\/no"/,
+    ],
+    [await labBundle({ 'patch.json': '{"data":[]}' }), /delta bundle holds "[^"]+" beside patch\.json/],
   ];
   for (const [file, message] of table) {
     await assert.rejects(

@@ -8,7 +8,8 @@ import { fixtureBundle } from '../../support/bundles.ts';
 async function load(
   maxMemoryBytes = 64 * 1024 * 1024,
 ): Promise<(decision: string, input: unknown) => string> {
-  const { module, data } = await parseBundle(await fixtureBundle('lab'));
+  const { modules, data } = await parseBundle(await fixtureBundle('lab'));
+  const [{ module } = assert.fail('no policy')] = modules;
   const policy: WasmPolicy = loadWasmPolicy(
     { module, data, maxMemoryBytes },
     { now: Date.now, random: Math.random },

@@ -134,7 +134,7 @@ describe('metrics', () => {
     metrics.workload.answered('fetch_x509_svid', 0.02);
     metrics.trust.applied('x509', 'refused');
     metrics.trust.rotated('spiffe://a.example/web');
-    metrics.policy.bundleLoaded('activated');
+    metrics.policy.bundleLoaded('policy', 'activated');
     metrics.policy.workerReplaced('timeout');
     metrics.decisionLog.decisionDropped('queue_full');
     for (const series of [
@@ -143,7 +143,7 @@ describe('metrics', () => {
       'svidecar_workload_answer_seconds_bucket{le="0.025",rpc="fetch_x509_svid"}',
       'svidecar_trust_updates_total{kind="x509",outcome="refused"}',
       'svidecar_svid_rotations_total{spiffe_id="spiffe://a.example/web"}',
-      'svidecar_policy_bundles_total{outcome="activated"}',
+      'svidecar_policy_bundles_total{bundle="policy",outcome="activated"}',
       'svidecar_policy_workers_replaced_total{cause="timeout"}',
       'svidecar_decisions_dropped_total{reason="queue_full"}',
     ]) {
