@@ -16,8 +16,8 @@ export interface MainEnd {
   room(): number;
   /** Hands over one evaluation; only when there is room. Returns its ticket. */
   send(entrypoint: number, input: string): number;
-  /** Lets the worker pass over an evaluation that it has not begun. */
-  cancel(ticket: number): void;
+  /** Lets the worker pass over an evaluation; false when it has begun it. */
+  cancel(ticket: number): boolean;
   /** The next finished evaluation, in order, if there is one. */
   receive(): Reply | undefined;
   /** Resolves once there may be something to receive, or after `wake`. */
@@ -107,7 +107,7 @@ export function createMainEnd(memory: ChannelMemory): MainEnd {
       return ticket;
     },
     cancel(ticket) {
-      Atomics.compareExchange(words, slotOf(ticket).words + stateWord, queued, cancelled);
+      return Atomics.compareExchange(words, slotOf(ticket).words + stateWord, queued, cancelled) === queued;
     },
     receive() {
       if (received === Atomics.load(words, completedWord)) return undefined;

@@ -63,6 +63,10 @@ export async function startWasmPool(options: WasmPoolOptions, signal: AbortSigna
           deaths = 0;
           dispatch();
         },
+        onSlow(givenBack) {
+          queue = [...givenBack, ...queue];
+          dispatch();
+        },
         onDeath(how, unfinished) {
           workers.delete(worker);
           deaths += 1;

@@ -29,12 +29,15 @@ export type WasmWorkerOptions = Readonly<{
   sleep: Sleep;
   /** Evaluations have ended, so there is room. */
   onProgress: () => void;
+  /** The evaluation under way takes long. Those behind it have not begun and are given back, for other workers. */
+  onSlow: (givenBack: readonly WasmJob[]) => void;
   /** The thread is gone for good. The evaluation at fault is settled; the others wait for another worker. */
   onDeath: (how: WorkerDeath, unfinished: readonly WasmJob[]) => void;
 }>;
 
 export interface WasmWorker {
   readonly entrypoints: ReadonlyMap<string, number>;
+  /** How many evaluations it takes more; none while one takes long. */
   room(): number;
   /** How many evaluations it has not answered. */
   load(): number;
@@ -50,6 +53,9 @@ const workerUrl = new URL(
   `./opa-wasm-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`,
   import.meta.url,
 );
+
+/** The part of the longest evaluation after which the others do not wait for it any more. */
+const patience = 1 / 8;
 
 /** Starts a thread and resolves when it has loaded the policy; rejects with an AppError when it cannot. */
 export async function startWasmWorker(options: WasmWorkerOptions, signal: AbortSignal): Promise<WasmWorker> {
@@ -70,8 +76,11 @@ export async function startWasmWorker(options: WasmWorkerOptions, signal: AbortS
   const end = createMainEnd({ shared, port: port1 });
   const stop = new AbortController();
 
-  const inFlight: { ticket: number; job: WasmJob }[] = [];
+  const patienceMs = options.timeoutMs * patience;
+  /** Without a job: given back, and to be passed over by the worker. */
+  const inFlight: { ticket: number; job: WasmJob | undefined }[] = [];
   let headSince = 0;
+  let slow = false;
   let draining = false;
   let watching = false;
 
@@ -80,7 +89,10 @@ export async function startWasmWorker(options: WasmWorkerOptions, signal: AbortS
     release();
     const head = inFlight.shift()?.job;
     head?.settle({ kind: how === 'timeout' ? 'timeout' : 'error', message });
-    const unfinished = inFlight.splice(0).map(({ job }) => job);
+    const unfinished = inFlight
+      .splice(0)
+      .map(({ job }) => job)
+      .filter((job) => job !== undefined);
     options.onDeath(how, unfinished);
   }
 
@@ -98,6 +110,7 @@ export async function startWasmWorker(options: WasmWorkerOptions, signal: AbortS
       any = true;
       const job = inFlight.shift()?.job;
       headSince = options.now();
+      slow = false;
       if (reply.kind === 'result') job?.settle({ kind: 'result', text: reply.text });
       else job?.settle({ kind: 'error', message: reply.text });
     }
@@ -114,13 +127,25 @@ export async function startWasmWorker(options: WasmWorkerOptions, signal: AbortS
     draining = false;
   }
 
+  function giveBack(): void {
+    slow = true;
+    const givenBack: WasmJob[] = [];
+    for (const entry of inFlight.slice(1)) {
+      if (entry.job === undefined || !end.cancel(entry.ticket)) continue;
+      givenBack.push(entry.job);
+      entry.job = undefined;
+    }
+    options.onSlow(givenBack);
+  }
+
   async function watch(): Promise<void> {
     if (watching) return;
     watching = true;
     while (!stop.signal.aborted && inFlight.length > 0) {
       const left = headSince + options.timeoutMs - options.now();
       if (left > 0) {
-        await options.sleep(left, stop.signal).catch(() => {});
+        if (!slow && left <= options.timeoutMs - patienceMs && !receive()) giveBack();
+        await options.sleep(Math.min(left, patienceMs), stop.signal).catch(() => {});
       } else if (!receive()) {
         die('timeout', `policy did not answer within ${options.timeoutMs} ms`);
       }
@@ -137,7 +162,7 @@ export async function startWasmWorker(options: WasmWorkerOptions, signal: AbortS
 
   return Object.freeze({
     entrypoints,
-    room: () => (stop.signal.aborted ? 0 : end.room()),
+    room: () => (stop.signal.aborted || slow ? 0 : end.room()),
     load: () => inFlight.length,
     submit(job: WasmJob) {
       if (inFlight.length === 0) headSince = options.now();
@@ -153,7 +178,7 @@ export async function startWasmWorker(options: WasmWorkerOptions, signal: AbortS
       if (stop.signal.aborted) return;
       release();
       for (const { job } of inFlight.splice(0))
-        job.settle({ kind: 'unavailable', message: 'policy engine is closed' });
+        job?.settle({ kind: 'unavailable', message: 'policy engine is closed' });
     },
   });
 }

@@ -241,6 +241,20 @@ test('with two workers, one that is stuck does not hold up the other', async (t)
   await until('an answer beside one that is stuck', beside, { timeoutMs: 120_000 });
 });
 
+test('those behind a slow evaluation do not wait for it while another worker is free', async (t) => {
+  const { engine } = await loaded(t, { timeoutMs: 2_000, workers: 2 });
+  await until('all others to be answered first', async () => {
+    const slow = engine.evaluate('lab/endless', endless, forever);
+    const others = Array.from({ length: 100 }, () =>
+      engine.evaluate('lab/allow', { user: 'alice' }, forever),
+    );
+    const first = await Promise.race([slow, Promise.all(others)]);
+    for (const answer of await Promise.all(others)) assert.equal(valueOf(answer), true);
+    await slow;
+    return Array.isArray(first) || undefined;
+  });
+});
+
 test('workers that do nothing but hang are replaced ever more slowly', async (t) => {
   const { engine, counts } = await loaded(t, { timeoutMs: 50 });
   const until = performance.now() + 2_000;
