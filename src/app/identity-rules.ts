@@ -26,6 +26,8 @@ export interface DeniedMeter {
 
 const pollMs = 250;
 const maxFileBytes = 16 * 1024 * 1024;
+/** A file that is no list at all has millions of bad lines. */
+const maxToldLines = 20;
 
 /** The identity rules of one configuration, with the patterns of its denied-identities file. */
 export function identityRulesOf(
@@ -91,8 +93,10 @@ export async function createIdentityRules(options: {
         continue;
       }
       const { patterns, problems } = parseDeniedLines(event.bytes.toString('utf8'));
-      for (const { line, message } of problems)
+      for (const { line, message } of problems.slice(0, maxToldLines))
         log.error({ path, line, error: message }, 'bad denied identity');
+      if (problems.length > maxToldLines)
+        log.error({ path, lines: problems.length }, 'bad denied identities');
       set(takeDenied(denied, patterns, now()));
       log.info({ path, patterns: patterns.length }, 'denied identities read');
     }

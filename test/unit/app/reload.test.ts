@@ -176,6 +176,14 @@ test('a line added to the denied-identities file is in force within a second, a 
   assert.ok(Date.now() - startedAt < 5_000);
   assert.equal(lines.find(({ message }) => message === 'bad denied identity')?.fields['line'], 3);
   assert.equal(counts.at(-1), 2);
+
+  const told = lines.length;
+  await writeFile(path, `${'no list at all\n'.repeat(100_000)}spiffe://example.org/c\n`);
+  await until('the line at the end', () => isDenied('spiffe://example.org/c') || undefined);
+  assert.ok(lines.length <= told + 22);
+  assert.ok(
+    lines.some(({ message, fields }) => message === 'bad denied identities' && fields['lines'] === 100_000),
+  );
 });
 
 test('a denied-identities file that is missing at start is an error of the configuration', async () => {
