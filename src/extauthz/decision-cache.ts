@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Evaluation } from '../policy/policy-engine.ts';
 import type { SelectedQuery } from '../policy/query-map.ts';
-import type { CheckRequest } from './check-attributes.ts';
+import type { CheckHttp, CheckRequest } from './check-attributes.ts';
 import { createLruCache } from './lru.ts';
 import type { Peer } from './peer.ts';
 
@@ -105,7 +105,13 @@ function partOf(part: string, { attributes, headers }: CheckRequest, peer: Peer)
     ];
   }
   const name = part.slice(part.indexOf('.') + 1);
-  return (
-    (part.startsWith('header.') ? headers[name.toLowerCase()] : attributes?.contextExtensions?.[name]) ?? null
-  );
+  if (part.startsWith('context.')) return attributes?.contextExtensions?.[name] ?? null;
+  return [headers[name.toLowerCase()] ?? null, rawValues(http, name.toLowerCase())];
+}
+
+/** With encode_raw_headers a policy sees bytes and repetitions, which may come to the same text. */
+function rawValues(http: CheckHttp | undefined, name: string): unknown {
+  return http?.headerMap?.headers
+    ?.filter(({ key = '' }) => key.toLowerCase() === name)
+    .map(({ value, rawValue }) => [value ?? null, rawValue?.toString('base64') ?? null]);
 }

@@ -128,6 +128,21 @@ for (const [part, one, other] of differences) {
   });
 }
 
+test('raw headers that come to the same text, or are joined to it, are told apart', async () => {
+  const { checker, setting } = setUp(['header.X-Role']);
+  const ask = (...values: readonly (readonly number[])[]) => {
+    const headers = values.map((bytes) => ({ key: 'x-role', rawValue: Buffer.from(bytes) }));
+    const { source } = getRequest() ?? {};
+    const http = { method: 'GET', path: '/', headerMap: { headers } };
+    return checker.check(onTheWire({ source: source ?? null, request: { http } }), neverAborted);
+  };
+  for (const values of [[[0xff]], [[0xfe]], [[0x61, 0x2c, 0x62]], [[0x61], [0x62]]]) {
+    await ask(...values);
+    await ask(...values);
+  }
+  assert.equal(setting.asked, 4);
+});
+
 test('what is not in the key makes no difference', async () => {
   const { checker, setting } = setUp(['method']);
   await check(checker, { path: '/a', headers: { a: '1' }, body: 'x' });
