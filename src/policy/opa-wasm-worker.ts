@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { messageOf } from '../runtime/errors.ts';
 import { type ChannelMemory, serveChannel } from './wasm-channel.ts';
@@ -18,8 +19,13 @@ function tell(news: PolicyWorkerNews): void {
   parentPort?.postMessage(news);
 }
 
+/** What a policy draws may be a secret of its: who sees some of Math.random knows the rest. */
+function secureRandom(): number {
+  return randomInt(2 ** 47) / 2 ** 47;
+}
+
 try {
-  const policy = loadWasmPolicies(source, { now: Date.now, random: Math.random });
+  const policy = loadWasmPolicies(source, { now: Date.now, random: secureRandom });
   tell({ kind: 'ready', entrypoints: policy.entrypoints });
   serveChannel(memory, (entrypoint, input) => policy.evaluate(entrypoint, input));
 } catch (error) {
