@@ -4,6 +4,8 @@ import { type Builtins, boundedCount, maxText, refuse, smallInteger, text } from
 import { globsMeet } from './glob-meet.ts';
 
 const maxPatterns = 100;
+/** Instructions of all patterns that are kept: short patterns can compile to millions, at a hundred bytes each. */
+const maxKeptSize = 200_000;
 const maxPatternLength = 64 * 1024;
 
 type Match = Readonly<{ start: number; end: number; groups: readonly (string | undefined)[] }>;
@@ -11,6 +13,7 @@ type Match = Readonly<{ start: number; end: number; groups: readonly (string | u
 /** `regex.*`, by an engine whose time is linear in the text. */
 export function createRegexBuiltins(): Builtins {
   const compiled = new Map<string, RE2JS>();
+  let keptSize = 0;
 
   function compile(pattern: string): RE2JS {
     const held = compiled.get(pattern);
@@ -22,8 +25,14 @@ export function createRegexBuiltins(): Builtins {
     } catch (error) {
       throw new MalformedError('regular expression is invalid', { cause: error });
     }
-    if (compiled.size >= maxPatterns) compiled.clear();
+    const size = made.programSize();
+    if (size > maxKeptSize) return made;
+    if (compiled.size >= maxPatterns || keptSize + size > maxKeptSize) {
+      compiled.clear();
+      keptSize = 0;
+    }
     compiled.set(pattern, made);
+    keptSize += size;
     return made;
   }
 

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { EvaluationContext } from '../../../../src/policy/builtins/args.ts';
 import { createBuiltins } from '../../../../src/policy/builtins/table.ts';
 import type { Value } from '../../../../src/policy/builtins/value.ts';
@@ -30,6 +32,20 @@ for (const [name, args] of beyond) {
     assert.throws(() => call(name, args), LimitError);
   });
 }
+
+test('patterns that are kept take bounded memory, however much each is compiled to', () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const held = (): number => {
+    collect();
+    return process.memoryUsage().heapUsed;
+  };
+  const before = held();
+  for (let i = 0; i < 15; i++) call('regex.find_n', [`${'(\\pL{1000})|'.repeat(150)}${i}`, 'a', -1]);
+  const grown = held() - before;
+  assert.ok(grown < 60_000_000, `${grown} bytes are kept`);
+  assert.deepEqual(call('regex.find_n', ['a+', 'caab', -1]), ['aa']);
+});
 
 test('a pattern that makes backtracking engines hang takes no time', () => {
   assert.deepEqual(call('regex.find_n', ['^(a+)+$', `${'a'.repeat(5_000)}b`, -1]), []);
