@@ -1,88 +1,121 @@
-// Check throughput and latency with the wasm policy of the quick start, as a ratio to a grpc-js server whose handler does
-// nothing. Both are child processes behind a unix socket, called in turn by this process; medians of paired rounds.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+// Checks against the sidecar (wasm), opa-envoy-plugin where it is on PATH, a server of grpc-go and OPA's evaluator alone,
+// all three with the same policy, and a grpc-js server whose handler does nothing. Child processes behind unix sockets,
+// called in turn by this process with the same bytes; medians of paired rounds. Only the first sidecar verifies the
+// certificate of the peer, which the others cannot. Options: --rounds N (5), --in-flight 1,16,64,256, --decision-log,
+// --against FILE: one more sidecar, from the dist/main.js of another checkout; the same requests need the same authority,
+// so this one verifies nothing either.
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { messageCodec } from '../../src/grpc/protos.ts';
 import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
 import { encodeCertificatesPem } from '../../src/spiffe/certificate.ts';
 import { createWorkloadApiSource } from '../../src/workload/workload-api.ts';
 import { type Figures, measureUnary, median } from './load.ts';
+import {
+  buildBundle,
+  cpuSeconds,
+  ownMain,
+  type Server,
+  startGoAuthz,
+  startNoop,
+  startPlugin,
+  startSidecar,
+} from './servers.ts';
 
-const rounds = 5;
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '5' },
+    'in-flight': { type: 'string', default: '1,16,64,256' },
+    'decision-log': { type: 'boolean', default: false },
+    against: { type: 'string' },
+  },
+});
+const rounds = Number(values.rounds);
 const method = '/envoy.service.auth.v3.Authorization/Check';
-const root = fileURLToPath(new URL('../../', import.meta.url));
-const directory = mkdtempSync(path.join(tmpdir(), 'svidecar-bench-'));
-const sockets = {
-  sidecar: path.join(directory, 'sidecar.sock'),
-  noop: path.join(directory, 'noop.sock'),
-  workload: path.join(directory, 'workload.sock'),
-};
-const configFile = path.join(directory, 'svidecar.json');
-writeFileSync(
-  configFile,
-  JSON.stringify({
-    identity: {
-      source: 'dev',
-      dev: {
-        trust_domain: 'dev.local',
-        spiffe_ids: ['spiffe://dev.local/service/web'],
-        serve_workload_api: `unix://${sockets.workload}`,
-      },
-    },
-    listen: `unix://${sockets.sidecar}`,
-    policy: { engine: 'wasm', bundle: { file: path.join(root, 'examples/quickstart/policy/bundle.tar.gz') } },
-    admin: { listen: '127.0.0.1:0' },
-    decision_log: { console: process.argv.includes('--decision-log') },
-    log: { level: 'warn' },
-  }),
-);
 
-const children: ChildProcess[] = [];
-function start(script: string, args: readonly string[]): ChildProcess {
-  const child = spawn(process.execPath, [path.join(root, script), ...args], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  children.push(child);
-  return child;
-}
+type Run = Figures & Readonly<{ cpuUs: number }>;
+
+const directory = mkdtempSync(path.join(tmpdir(), 'svidecar-bench-'));
+const servers: Server[] = [];
 
 try {
-  const noop = start('test/bench/noop-server.ts', [sockets.noop]);
-  if (noop.stdout === null) throw new Error('no stdout');
-  await once(createInterface(noop.stdout), 'line');
-  const sidecar = start('dist/main.js', ['run', '--config', configFile]);
-  sidecar.stdout?.resume();
-  const request = await checkRequest();
+  const bundle = await buildBundle(directory);
+  const common = { main: ownMain, directory, bundle, decisionLog: values['decision-log'] };
+  const verifying = await startSidecar({ ...common, name: 'svidecar', verifyCertificate: 'required' });
+  servers.push(verifying);
+  servers.push(
+    await startSidecar({ ...common, name: 'svidecar, nothing verified', verifyCertificate: 'off' }),
+  );
+  if (values.against !== undefined) {
+    const other = { ...common, name: values.against, main: path.resolve(values.against) };
+    servers.push(await startSidecar({ ...other, verifyCertificate: 'off' }));
+  }
+  for (const start of [startPlugin, startGoAuthz, startNoop]) {
+    const server = await start(directory);
+    if (server !== undefined) servers.push(server);
+  }
+  const request = await checkRequest(verifying.workloadApi);
 
-  for (const inFlight of [1, 64]) {
-    const total = inFlight === 1 ? 4000 : 20_000;
-    const run = (socketPath: string, accept: (response: Buffer) => boolean): Promise<Figures> =>
-      measureUnary({ socketPath, method, request, total, inFlight, accept });
-    const allow = (response: Buffer): boolean =>
-      (messageCodec('envoy.service.auth.v3.CheckResponse').decode(response).status?.code ?? 0) === 0;
-    await run(sockets.noop, () => true);
-    await run(sockets.sidecar, allow);
-    const pairs: { noop: Figures; sidecar: Figures }[] = [];
+  for (const server of servers) {
+    await untilAllowed(server, request);
+    await measure(server, request, 64);
+  }
+  for (const inFlight of values['in-flight'].split(',').map(Number)) {
+    const runs = servers.map((): Run[] => []);
     for (let round = 0; round < rounds; round += 1) {
-      pairs.push({ noop: await run(sockets.noop, () => true), sidecar: await run(sockets.sidecar, allow) });
+      for (let turn = 0; turn < servers.length; turn += 1) {
+        const index = (turn + round) % servers.length;
+        const server = servers[index];
+        if (server !== undefined) runs[index]?.push(await measure(server, request, inFlight));
+      }
     }
-    print(inFlight, pairs);
+    print(inFlight, runs);
   }
 } finally {
-  for (const child of children) child.kill('SIGTERM');
+  for (const { process: child } of servers) child.kill('SIGTERM');
   rmSync(directory, { recursive: true, force: true });
 }
 
+/** One run; the processor time is that of the server's whole process. */
+async function measure(server: Server, request: Buffer, inFlight: number): Promise<Run> {
+  const total = inFlight === 1 ? 3000 : 15_000;
+  const before = cpuSeconds(server.process);
+  const figures = await measureUnary({
+    socketPath: server.socketPath,
+    method,
+    request,
+    total,
+    inFlight,
+    accept: isAllowed,
+  });
+  return { ...figures, cpuUs: ((cpuSeconds(server.process) - before) / total) * 1e6 };
+}
+
+function isAllowed(response: Buffer): boolean {
+  return (messageCodec('envoy.service.auth.v3.CheckResponse').decode(response).status?.code ?? 0) === 0;
+}
+
+/** A sidecar is ready a moment after its socket is. */
+async function untilAllowed(server: Server, request: Buffer): Promise<void> {
+  const one = { socketPath: server.socketPath, method, request, total: 1, inFlight: 1, accept: isAllowed };
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    try {
+      await measureUnary(one);
+      return;
+    } catch {
+      await sleep(100, new AbortController().signal);
+    }
+  }
+  throw new Error(`${server.name} does not allow the Check`);
+}
+
 /** A Check as Envoy sends it for an HTTP request over mTLS, from the sidecar's own identity, which the policy allows. */
-async function checkRequest(): Promise<Buffer> {
+async function checkRequest(workloadApi: string): Promise<Buffer> {
   const source = createWorkloadApiSource({
-    address: `unix://${sockets.workload}`,
+    address: workloadApi,
     sleep,
     random: Math.random,
     now: Date.now,
@@ -140,17 +173,20 @@ async function checkRequest(): Promise<Buffer> {
   }
 }
 
-function print(inFlight: number, pairs: readonly { noop: Figures; sidecar: Figures }[]): void {
-  const row = (name: string, pick: (figures: Figures) => number, unit: string): void => {
-    const ratio = median(pairs.map(({ noop, sidecar }) => pick(sidecar) / pick(noop)));
-    const [ours, theirs] = (['sidecar', 'noop'] as const).map((side) =>
-      median(pairs.map((pair) => pick(pair[side]))).toFixed(0),
-    );
-    process.stdout.write(
-      `check, ${inFlight} in flight, ${name}: ratio ${ratio.toFixed(2)} (svidecar ${ours} ${unit}, no-op grpc-js ${theirs} ${unit})\n`,
-    );
+function print(inFlight: number, runs: readonly (readonly Run[])[]): void {
+  const row = (name: string, pick: (run: Run) => number, unit: string): void => {
+    servers.forEach((server, index) => {
+      const own = runs[index] ?? [];
+      // Against the sidecar of the same round, which had the same neighbours on the machine.
+      const ratio = median(own.map((run, round) => pick(run) / pick(runs[0]?.[round] ?? run)));
+      const figure = median(own.map(pick)).toFixed(0).padStart(7);
+      process.stdout.write(
+        `check, ${inFlight} in flight, ${name}: ${figure} ${unit}, ${ratio.toFixed(2)} times svidecar's, ${server.name}\n`,
+      );
+    });
   };
-  row('throughput', (figures) => figures.perSecond, '/s');
-  row('mean', (figures) => figures.meanUs, 'us');
-  row('p99', (figures) => figures.p99Us, 'us');
+  row('throughput', (run) => run.perSecond, '/s');
+  row('mean', (run) => run.meanUs, 'us');
+  row('p99', (run) => run.p99Us, 'us');
+  row('processor time', (run) => run.cpuUs, 'us each');
 }
