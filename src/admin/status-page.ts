@@ -104,20 +104,25 @@ ${envoy.nack_message ?? ''}</td><td class="keep">${span(envoy.opened_at, time)}<
 function outputs({ outputs: directories, time }: Status): Html {
   const rows = directories.map(
     ({ directory, written_at: writtenAt, problem }) => html`<tr><td><code>${directory}</code></td>
-<td class="keep">${writtenAt === undefined ? 'not yet' : `${span(writtenAt, time)} ago`}</td><td class="bad">${problem ?? ''}</td></tr>`,
+<td class="keep">${ago(writtenAt, time)}</td><td class="bad">${problem ?? ''}</td></tr>`,
   );
   return table(['directory', 'written', 'problem'], rows);
+}
+
+function ago(at: string | undefined, now: string): string {
+  return at === undefined ? 'not yet' : `${span(at, now)} ago`;
 }
 
 function policy({ engine, ready, problem, bundles }: NonNullable<Status['policy']>, now: string): Html {
   const rows = bundles.map(
     (bundle) => html`<tr><td>${bundle.name}</td><td><code>${bundle.revision ?? ''}</code></td>
-<td class="keep">${bundle.activated_at === undefined ? 'not yet' : `${span(bundle.activated_at, now)} ago`}</td>
+<td class="keep">${ago(bundle.activated_at, now)}</td>
+<td class="keep">${bundle.service === undefined ? 'a file' : ago(bundle.service.answered_at, now)}</td>
 <td class="bad">${bundle.problem ?? ''}</td></tr>`,
   );
   return html`<p>${engine} <b class="${ready ? 'good' : 'bad'}">${ready ? 'ready' : 'not ready'}</b></p>
 ${rows.length > 0 || problem === undefined ? html`` : html`<p class="bad">${problem}</p>`}
-${rows.length === 0 ? html`` : table(['bundle', 'revision', 'in force since', 'problem'], rows)}`;
+${rows.length === 0 ? html`` : table(['bundle', 'revision', 'in force since', 'service answered', 'problem'], rows)}`;
 }
 
 function decisions({ decisions: recent, time }: Status): Html {

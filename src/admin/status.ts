@@ -49,6 +49,16 @@ type PolicyBundle = Readonly<{
   problem: string | undefined;
   /** Milliseconds since the epoch. */
   activatedAt: number | undefined;
+  service?: BundleService | undefined;
+}>;
+
+/** Where a bundle is asked for; times in milliseconds since the epoch. */
+type BundleService = Readonly<{
+  location: string;
+  /** Of the version that the service gave last. */
+  etag: string | undefined;
+  requestedAt: number | undefined;
+  answeredAt: number | undefined;
 }>;
 
 /** Files for programs that cannot speak SDS; times in milliseconds since the epoch. */
@@ -128,12 +138,22 @@ function envoyStatus(stream: EnvoyStream) {
   };
 }
 
-function policyBundleStatus({ name, revision, digest, problem, activatedAt }: PolicyBundle) {
+function policyBundleStatus({ name, revision, digest, problem, activatedAt, service }: PolicyBundle) {
   return {
     name,
     ...(digest === '' ? {} : { revision, digest }),
     ...(activatedAt === undefined ? {} : { activated_at: formatTime(activatedAt) }),
     ...(problem === undefined ? {} : { problem }),
+    ...(service === undefined ? {} : { service: bundleServiceStatus(service) }),
+  };
+}
+
+function bundleServiceStatus({ location, etag, requestedAt, answeredAt }: BundleService) {
+  return {
+    url: location,
+    ...(etag === undefined ? {} : { etag }),
+    ...(requestedAt === undefined ? {} : { requested_at: formatTime(requestedAt) }),
+    ...(answeredAt === undefined ? {} : { answered_at: formatTime(answeredAt) }),
   };
 }
 

@@ -25,7 +25,7 @@ import type { Task } from '../runtime/tasks.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
-import { type BundleSourceDeps, createBundleSources } from './bundle-sources.ts';
+import { type BundleSourceDeps, createBundleSources, serviceOf } from './bundle-sources.ts';
 import { createDecisionRecords } from './decision-records.ts';
 import {
   createConfiguredCredentials,
@@ -49,7 +49,7 @@ export type Clock = Readonly<{
 /** The engine that the configuration names; the tag lets callers reach what only one of them has. */
 export type ConfiguredEngine =
   | Readonly<{ kind: 'opa'; engine: OpaRestEngine }>
-  | Readonly<{ kind: 'wasm'; engine: WasmEngine }>;
+  | Readonly<{ kind: 'wasm'; engine: WasmEngine; bundles: () => PolicyState['bundles'] }>;
 
 export function createConfiguredEngine(
   config: Config,
@@ -66,19 +66,19 @@ export function createConfiguredEngine(
     throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
   }
   const { sleep, random, monotonicNow, now } = clock;
-  return {
-    kind: 'wasm',
-    engine: createWasmEngine({
-      sources,
-      timeoutMs,
-      now: monotonicNow,
-      epochNow: now,
-      sleep,
-      random,
-      log,
-      meter,
-    }),
-  };
+  const engine = createWasmEngine({
+    sources,
+    timeoutMs,
+    now: monotonicNow,
+    epochNow: now,
+    sleep,
+    random,
+    log,
+    meter,
+  });
+  const bundles = () =>
+    engine.bundles().map((bundle, index) => ({ ...bundle, service: serviceOf(sources[index]) }));
+  return { kind: 'wasm', engine, bundles };
 }
 
 /** The queries of `ext_authz`; throws ConfigError with every problem in them. */
@@ -215,7 +215,7 @@ export function createAuthorization(
     state: () => ({
       engine: engine.name,
       ready: engine.ready(),
-      bundles: configured.kind === 'wasm' ? configured.engine.bundles() : [],
+      bundles: configured.kind === 'wasm' ? configured.bundles() : [],
       problem: configured.kind === 'wasm' ? configured.engine.problem() : undefined,
     }),
     decisions: () => recent.list(),

@@ -4,6 +4,7 @@ import type { BundleSource } from '../policy/bundle-source.ts';
 import { createFileBundleSource } from '../policy/file-bundle-source.ts';
 import {
   type BundleServiceMeter,
+  type BundleServiceState,
   createHttpBundleSource,
   type HttpBundleSource,
 } from '../policy/http-bundle-source.ts';
@@ -58,4 +59,13 @@ function createBundleSource(
     log,
     meter,
   });
+}
+
+/** How asking a service for the bundle goes; undefined for a file. */
+export function serviceOf(
+  source: BundleSource | HttpBundleSource | undefined,
+): (BundleServiceState & Readonly<{ location: string }>) | undefined {
+  return source !== undefined && 'state' in source
+    ? { location: source.location, ...source.state() }
+    : undefined;
 }

@@ -111,11 +111,12 @@ export function formatStatus(status: Status): string {
       : [
           `\npolicy ${policy.engine} ${policy.ready ? 'ready' : 'not ready'}${policy.problem === undefined ? '' : `: ${policy.problem}`}`,
           formatTable(
-            ['BUNDLE', 'REVISION', 'IN FORCE SINCE', 'PROBLEM'],
+            ['BUNDLE', 'REVISION', 'IN FORCE SINCE', 'SERVICE ANSWERED', 'PROBLEM'],
             policy.bundles.map((bundle) => [
               bundle.name,
               bundle.revision ?? '',
               bundle.activated_at ?? 'not yet',
+              bundle.service === undefined ? 'a file' : (bundle.service.answered_at ?? 'not yet'),
               bundle.problem ?? '',
             ]),
           ),

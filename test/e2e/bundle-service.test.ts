@@ -70,6 +70,10 @@ function config(bundle: object, more: SidecarConfig = {}): SidecarConfig {
   };
 }
 
+type StatusBody = Readonly<{
+  policy: { bundles: readonly { problem?: string; service?: { url: string; answered_at?: string } }[] };
+}>;
+
 type Ask = (peer: string) => Promise<string | undefined>;
 
 function asking({ check }: Pick<Caller, 'check'>): Ask {
@@ -147,6 +151,10 @@ test('a service that is away leaves the last policy in force, one on disk makes 
   await service.close();
   await until('a failure', async () => (await sidecar.metric(requestsOf('failed'))) > 2 || undefined);
   assert.match(await readiness(sidecar), /^200 /);
+  const { policy: told } = JSON.parse((await sidecar.admin('/status')).body) as StatusBody;
+  assert.match(told.bundles[0]?.problem ?? '', /ECONNREFUSED/);
+  assert.equal(told.bundles[0]?.service?.url, service.url);
+  assert.ok(Date.parse(told.bundles[0]?.service?.answered_at ?? '') > 0);
   await decides(asking(connectCaller(t, sidecar)), allowed, 'OK');
   const complaints = sidecar
     .process()

@@ -53,7 +53,19 @@ const parts = (fields: Partial<StatusParts> = {}): StatusParts => ({
     problem: undefined,
     bundles: [
       { name: 'authz', revision: 'r1', digest: 'd1', problem: undefined, activatedAt: now - hour },
-      { name: 'teams', revision: '', digest: '', problem: 'not loaded yet', activatedAt: undefined },
+      {
+        name: 'teams',
+        revision: '',
+        digest: '',
+        problem: 'not loaded yet',
+        activatedAt: undefined,
+        service: {
+          location: 'https://bundles.example/teams.tar.gz',
+          etag: '"v1"',
+          requestedAt: now,
+          answeredAt: undefined,
+        },
+      },
     ],
   },
   decisions: [],
@@ -165,7 +177,15 @@ describe('status', () => {
         ready: true,
         bundles: [
           { name: 'authz', revision: 'r1', digest: 'd1', activated_at: new Date(now - hour).toISOString() },
-          { name: 'teams', problem: 'not loaded yet' },
+          {
+            name: 'teams',
+            problem: 'not loaded yet',
+            service: {
+              url: 'https://bundles.example/teams.tar.gz',
+              etag: '"v1"',
+              requested_at: new Date(now).toISOString(),
+            },
+          },
         ],
       },
       decisions: [

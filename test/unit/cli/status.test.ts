@@ -33,7 +33,17 @@ const status: Status = buildStatus({
     engine: 'wasm',
     ready: true,
     problem: undefined,
-    bundles: [{ name: 'authz', revision: 'r1', digest: 'd1', problem: 'bad', activatedAt: 3000 }],
+    bundles: [
+      { name: 'authz', revision: 'r1', digest: 'd1', problem: 'bad', activatedAt: 3000 },
+      {
+        name: 'teams',
+        revision: '',
+        digest: '',
+        problem: 'bad, too',
+        activatedAt: undefined,
+        service: { location: 'https://b.example', etag: undefined, requestedAt: 5000, answeredAt: 4000 },
+      },
+    ],
   },
   outputs: [{ directory: '/run/svid', writtenAt: 2000, problem: undefined }],
   decisions: [
@@ -116,8 +126,9 @@ describe('formatStatus', () => {
       '/run/svid  1970-01-01T00:00:02.000Z',
       '',
       'policy wasm ready',
-      'BUNDLE  REVISION  IN FORCE SINCE            PROBLEM',
-      'authz   r1        1970-01-01T00:00:03.000Z  bad',
+      'BUNDLE  REVISION  IN FORCE SINCE            SERVICE ANSWERED          PROBLEM',
+      'authz   r1        1970-01-01T00:00:03.000Z  a file                    bad',
+      'teams             not yet                   1970-01-01T00:00:04.000Z  bad, too',
       'DECIDED                   OUTCOME  REASON         PEER                  REQUEST',
       '1970-01-01T00:00:01.000Z  deny     policy_denied  spiffe://a.example/x  GET /',
     ]);
