@@ -66,14 +66,16 @@ export function mergeBundleData(
   bundles: readonly Readonly<{ roots: readonly DataPath[]; data: DataText }>[],
 ): DataText {
   const merged = emptyObject();
-  for (const { roots, data } of bundles) {
-    const document = jsonText(data);
-    for (const root of roots) {
-      const found = find(document, root);
-      if (found !== undefined) insertDocument(merged, root, found);
-    }
-  }
+  for (const { roots, data } of bundles) insertRoots(merged, jsonText(data), roots);
   return writeData(merged);
+}
+
+/** Adds what lies at the roots, and nothing of the way to them. */
+export function insertRoots(into: JsonObject, document: JsonNode, roots: readonly DataPath[]): void {
+  for (const root of roots) {
+    const found = find(document, root);
+    if (found !== undefined) insertDocument(into, root, found);
+  }
 }
 
 function find(document: JsonNode, path: DataPath): JsonNode | undefined {

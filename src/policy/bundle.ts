@@ -6,6 +6,7 @@ import {
   type DataText,
   formatRoots,
   insertDocument,
+  insertRoots,
   maxDataBytes,
   writeData,
 } from './bundle-data.ts';
@@ -125,7 +126,9 @@ function readData(files: readonly TarFile[], roots: readonly DataPath[]): DataTe
     insertDocument(document, directory === '' ? [] : directory.split('/'), jsonText(bytes));
   }
   checkRoots(document, roots);
-  return writeData(document);
+  const owned = emptyObject();
+  insertRoots(owned, document, roots);
+  return writeData(owned);
 }
 
 async function compileModules(
