@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import { bindTcp } from '../runtime/bind-tcp.ts';
+import { type ConnectionRoom, createConnectionRoom } from '../runtime/connection-room.ts';
 import { LimitError, MalformedError, messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { HostPort } from '../runtime/socket-address.ts';
@@ -106,6 +107,7 @@ export function createAdminServer(options: AdminOptions): AdminServer {
     response: ServerResponse,
     scope: AdminScope,
     closing: AbortSignal,
+    room: ConnectionRoom,
   ): Promise<void> {
     const gone = new AbortController();
     response.once('close', () => gone.abort());
@@ -120,7 +122,12 @@ export function createAdminServer(options: AdminOptions): AdminServer {
     };
     if ('chunks' in answer) {
       response.writeHead(200, headers);
-      await stream(response, request.method === 'HEAD' ? undefined : answer.chunks, signal);
+      const release = room.use(request.socket);
+      try {
+        await stream(response, request.method === 'HEAD' ? undefined : answer.chunks, signal);
+      } finally {
+        release();
+      }
     } else {
       const length = { 'content-length': Buffer.byteLength(answer.body) };
       response.writeHead(answer.status, { ...headers, ...length, ...answer.headers });
@@ -138,13 +145,13 @@ export function createAdminServer(options: AdminOptions): AdminServer {
         keepAliveTimeout: idleTimeoutMs,
       },
       (request, response) => {
-        handle(request, response, scope, closing.signal).catch((error: unknown) => {
+        handle(request, response, scope, closing.signal, room).catch((error: unknown) => {
           log.error({ error: messageOf(error) }, 'admin answer failed');
           response.destroy();
         });
       },
     );
-    server.maxConnections = maxConnections;
+    const room = createConnectionRoom(server, maxConnections);
     const port = await bindTcp(server, address, {
       failure: `admin server cannot listen on ${address.host} port ${address.port}`,
       taken: 'stop the other program or change the address',

@@ -2,6 +2,7 @@ import { constants } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type ServerOptions } from 'node:https';
 import { bindTcp } from '../runtime/bind-tcp.ts';
+import { createConnectionRoom } from '../runtime/connection-room.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import { formatHostPort, type HostPort } from '../runtime/socket-address.ts';
@@ -82,7 +83,7 @@ export function createBundleServer(options: BundleServerOptions): BundleServer {
     },
     handle,
   );
-  server.maxConnections = maxConnections;
+  createConnectionRoom(server, maxConnections);
   server.maxRequestsPerSocket = maxRequestsPerSocket;
   server.on('tlsClientError', (error) =>
     log.debug({ error: messageOf(error) }, 'bundle endpoint handshake failed'),

@@ -242,6 +242,15 @@ describe('admin server', () => {
     assert.equal(ended.length, 2);
   });
 
+  it('answers probes whatever many connections say nothing', async (t) => {
+    const listener = await start('probes');
+    const silent = Array.from({ length: 300 }, () => connect(listener.port, '127.0.0.1'));
+    t.after(() => silent.forEach((socket) => void socket.destroy()));
+    for (const socket of silent) socket.on('error', () => {}).write('GET /live HTTP/1.1\r\nHost: 1');
+    await until('all to be connected', () => silent.every(({ connecting }) => !connecting) || undefined);
+    assert.equal((await ask(listener, '/live')).status, 200);
+  });
+
   it('takes GET and HEAD only', async () => {
     const listener = await start('all');
     const head = await ask(listener, '/metrics', { method: 'HEAD' });
