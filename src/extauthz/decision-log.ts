@@ -2,6 +2,7 @@ import { withDeadline } from '../runtime/abort.ts';
 import type { CheckTrace } from './check-trace.ts';
 import { problemOf, reasonCodeOf, reasonOf } from './outcome.ts';
 import type { Redactor } from './redaction.ts';
+import { roughSize } from './rough-size.ts';
 import { traceContextOf } from './trace-context.ts';
 
 /** One record in the form of OPA's decision log events (EventV1), with the outcome beside. */
@@ -17,7 +18,7 @@ export type DecisionLogOptions = Readonly<{
   policy?: ((event: DecisionEvent, signal: AbortSignal) => Promise<DecisionEvent | undefined>) | undefined;
   /** Names of this sidecar that every record carries, e.g. `{ id, version }`. */
   labels: Readonly<Record<string, string>>;
-  /** Records that wait beyond these are dropped: how many, and roughly how many bytes of requests they hold. */
+  /** Records that wait beyond these are dropped: how many, and roughly how many bytes of requests and results they hold. */
   maxQueued?: number | undefined;
   maxQueuedBytes?: number | undefined;
   /** The share of plain allows that is recorded, 0 to 1; everything else always is. All, unless told. */
@@ -48,6 +49,8 @@ const concurrency = 8;
 const drainMs = 2_000;
 const never = new AbortController().signal;
 const overheadBytes = 4 * 1024;
+/** Of a larger result more need not be known: eight of them fill the queue. */
+const maxResultBytes = 4 * 1024 * 1024;
 
 /** The decision log, off the path of requests: what cannot be written in time is dropped and counted. */
 export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
@@ -203,12 +206,14 @@ function whatWasAsked({ request }: CheckTrace): unknown {
   return { attributes: { request: { http: { method, host, path: path?.replace(/[?#][^]*$/, '') } } } };
 }
 
-function weightOf({ request }: CheckTrace): number {
+function weightOf({ request, evaluation }: CheckTrace): number {
   if (request === undefined) return overheadBytes;
+  const result = evaluation?.kind === 'result' ? evaluation.value : undefined;
   const { headers, attributes } = request;
   const http = attributes?.request?.http;
   // Body text, its parsed form and base64 come on top of one another.
-  let weight = overheadBytes + 3 * ((http?.body?.length ?? 0) + (http?.rawBody?.length ?? 0));
+  const bodyBytes = 3 * ((http?.body?.length ?? 0) + (http?.rawBody?.length ?? 0));
+  let weight = overheadBytes + bodyBytes + roughSize(result, maxResultBytes);
   for (const name in headers) weight += headers[name]?.length ?? 0;
   return weight;
 }

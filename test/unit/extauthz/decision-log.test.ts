@@ -169,6 +169,9 @@ test('a full queue drops and counts, by number and by size', async () => {
   assert.equal(small.dropped(), 1);
   small.log.record(small.trace);
   assert.equal(small.dropped(), 1);
+  const engine = answering({ allowed: true, dynamic_metadata: { echo: ['x'.repeat(20_000)] } });
+  small.log.record(await checkOnce(trust, { engine }, getRequest()));
+  assert.equal(small.dropped(), 2);
 });
 
 test('a result too deep to be walked costs its record the documents, and the log goes on', async () => {
