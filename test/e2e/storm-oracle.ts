@@ -6,35 +6,45 @@ export const agents = [1, 2, 3, 4].map((n) => id(`agent/${n}`));
 export const [turned, revoked, plain] = [id('agent/turned'), id('agent/revoked'), id('agent/plain')];
 const foreign = 'spiffe://partner.test/agent/1';
 
-/** One version of the policy: a module of its own every other time, data of its own every time. */
+/** What decides at a time: in turn the module is another one, or its data are. */
 export type PolicyVersion = Readonly<{
+  step: number;
+  /** How often the module has changed, and how often the data. */
+  modules: number;
   version: number;
   modulus: 3 | 4;
   offset: number;
   banned: readonly string[];
 }>;
 
-export function policyVersion(version: number): PolicyVersion {
+export function policyVersion(step: number): PolicyVersion {
+  const [modules, version] = [Math.floor(step / 2), Math.ceil(step / 2)];
   return {
+    step,
+    modules,
     version,
-    modulus: version % 2 === 0 ? 4 : 3,
+    modulus: modules % 2 === 0 ? 4 : 3,
     offset: (version * 5) % 11,
     banned: version % 3 === 0 ? agents.slice(3) : [],
   };
 }
 
-/** The rules by which a version decides; `modulus` is in the module, the rest in its data. */
-export const rego = (modulus: number): string => `package storm
+/** The rules by which a version decides; `modulus` is in the module, the rest in `state`, a term of Rego. */
+export const rego = (modulus: number, state = 'data.state'): string => `package storm
+
+import rego.v1
 
 modulus := ${modulus}
+
+state := ${state}
 
 decision(n) := result if {
 	passes := passes_for(n)
 	result := {
 		"allowed": passes,
 		"reason": reasons[passes],
-		"headers": {"x-version": format_int(data.state.version, 10)},
-		"dynamic_metadata": {"version": data.state.version, "modulus": modulus, "n": n, "peer": input.spiffe.source.id},
+		"headers": {"x-version": format_int(state.version, 10)},
+		"dynamic_metadata": {"version": state.version, "modulus": modulus, "n": n, "peer": input.spiffe.source.id},
 	}
 }
 
@@ -43,11 +53,11 @@ reasons := {true: "even so", false: "the odds are against it"}
 default passes_for(_) := false
 
 passes_for(n) if {
-	(n + data.state.offset) % modulus < 2
+	(n + state.offset) % modulus < 2
 	not banned
 }
 
-banned if input.spiffe.source.id in data.state.banned
+banned if input.spiffe.source.id in state.banned
 
 envoy := decision(input.parsed_body.n)
 

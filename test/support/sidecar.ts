@@ -74,12 +74,16 @@ export async function startSidecar(t: TestContext, options: SidecarOptions): Pro
       return Number(found?.slice(line.length + 1) ?? 0);
     },
     async waitForReady() {
-      await until(`${name} to be ready`, async () => {
-        const exit = running.exited();
-        if (exit !== undefined) return 'ended';
-        const { status } = await admin('/ready');
-        return status === 200 ? 'ready' : undefined;
-      }).catch((cause: unknown) => {
+      await until(
+        `${name} to be ready`,
+        async () => {
+          const exit = running.exited();
+          if (exit !== undefined) return 'ended';
+          const { status } = await admin('/ready');
+          return status === 200 ? 'ready' : undefined;
+        },
+        { timeoutMs: 60_000 },
+      ).catch((cause: unknown) => {
         throw new Error(
           `${name} did not become ready; it said:\n${running.recentLines().slice(-30).join('\n')}`,
           { cause },
