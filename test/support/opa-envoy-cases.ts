@@ -372,6 +372,46 @@ export const bodies: readonly BodyCase[] = [
     'malformed',
   ],
   [
+    'of a multipart form with text behind its last boundary',
+    { headers: { 'content-type': multipart }, body: parts.replace('--b--', '--b--x') },
+    'malformed',
+  ],
+  [
+    'of a multipart form with a file beside, epilogue and preamble',
+    {
+      headers: { 'content-type': multipart },
+      body: `x\r\n${parts.replace('--b--', '--b\r\nContent-Disposition: form-data; name="g"; filename="n"\r\n\r\nw\r\n--b--')}y`,
+    },
+    [{ f: ['v'], g: ['w'] }, false],
+  ],
+  [
+    'of a multipart form with a name that only some would decode',
+    { headers: { 'content-type': multipart }, body: parts.replace('name="f"', "name*=utf-8''f") },
+    'malformed',
+  ],
+  [
+    'of a multipart form with an encoding that only some would decode',
+    {
+      headers: { 'content-type': multipart },
+      body: parts.replace('\r\n\r\nv', '\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=76'),
+    },
+    'malformed',
+  ],
+  [
+    'of JSON whose keys are escaped or equal',
+    {
+      headers: { 'content-type': 'application/json' },
+      body: '[{"x":1,"\\\\u006":2},{"x":1,"\\u0061dmin":true,"y":1,"\\u0079":2}]',
+    },
+    [
+      [
+        { x: 1, '\\u006': 2 },
+        { x: 1, admin: true, y: 2 },
+      ],
+      false,
+    ],
+  ],
+  [
     'by raw headers',
     {
       headerMap: { headers: [{ key: 'Content-Type', rawValue: Buffer.from('application/json') }] },
