@@ -25,8 +25,7 @@ a Service called svidecar. Beside those there are:
 | \`SPIFFE_TRUST_DOMAIN\` | \`trust_domain\`, and wins over the file |
 | \`TLS_MODE\` | \`spiffe\` is \`identity.source: workload_api\`, \`file\` is \`identity.source: files\`; it wins over the file |
 
-Keys of a later version are refused by name ("is not supported by this version"): a protection that is configured but not there
-must not go unnoticed.
+A key that this version does not know is refused: a protection that is configured but not there must not go unnoticed.
 `;
 
 /** The text of docs/config.md. */

@@ -13,7 +13,7 @@ import { createRateLimit } from '../extauthz/rate-limit.ts';
 import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
 import { createShadow } from '../extauthz/shadow.ts';
 import type { Service } from '../grpc/service.ts';
-import type { OpaRestEngine } from '../policy/opa-rest.ts';
+import type { OpaPushMeter } from '../policy/opa-push.ts';
 import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
 import type { PolicyEngine } from '../policy/policy-engine.ts';
 import { compileQueries, type QueryMap } from '../policy/query-map.ts';
@@ -33,7 +33,7 @@ import {
   type MintToken,
   shadowAt,
 } from './jwt-authorization.ts';
-import { createConfiguredOpa } from './opa-engine.ts';
+import { type ConfiguredOpa, createConfiguredOpa } from './opa-engine.ts';
 import { readProtoTypes } from './proto-types.ts';
 
 export type Clock = Readonly<{
@@ -48,18 +48,18 @@ export type Clock = Readonly<{
 
 /** The engine that the configuration names; the tag lets callers reach what only one of them has. */
 export type ConfiguredEngine =
-  | Readonly<{ kind: 'opa'; engine: OpaRestEngine }>
+  | ConfiguredOpa
   | Readonly<{ kind: 'wasm'; engine: WasmEngine; bundles: () => PolicyState['bundles'] }>;
 
 export function createConfiguredEngine(
   config: Config,
-  deps: BundleSourceDeps & Readonly<{ meter: PolicyMeter }>,
+  deps: BundleSourceDeps & Readonly<{ meter: PolicyMeter & OpaPushMeter }>,
 ): ConfiguredEngine {
   const { policy } = config;
-  const { snapshots, clock, log, meter } = deps;
+  const { clock, log, meter } = deps;
   const { timeoutMs } = policy;
   if (policy.engine === 'opa') {
-    return { kind: 'opa', engine: createConfiguredOpa(config, { snapshots, now: clock.now, log }) };
+    return createConfiguredOpa(config, deps);
   }
   const sources = createBundleSources(config, deps);
   if (sources.length === 0) {
@@ -152,7 +152,12 @@ export function createAuthorization(
 ): Authorization {
   const { snapshots, clock, log, metrics, stdout } = deps;
   const { extAuthz } = config;
-  const configured = createConfiguredEngine(config, { snapshots, clock, log, meter: metrics.policy });
+  const configured = createConfiguredEngine(config, {
+    snapshots,
+    clock,
+    log,
+    meter: metrics.policy,
+  });
   const { engine } = configured;
   const recent = createRecentDecisions();
   const records = createDecisionRecords(config, {
@@ -208,15 +213,15 @@ export function createAuthorization(
         };
         await Promise.all([
           lastWord(),
-          configured.kind === 'wasm' ? configured.engine.run(stop.signal) : undefined,
+          configured.kind === 'wasm' ? configured.engine.run(stop.signal) : configured.push?.run(stop.signal),
         ]);
       },
     ],
     state: () => ({
       engine: engine.name,
       ready: engine.ready(),
-      bundles: configured.kind === 'wasm' ? configured.bundles() : [],
-      problem: configured.kind === 'wasm' ? configured.engine.problem() : undefined,
+      bundles: configured.bundles(),
+      problem: (configured.kind === 'wasm' ? configured.engine : configured.push)?.problem(),
     }),
     decisions: () => recent.list(),
   };

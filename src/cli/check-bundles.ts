@@ -3,13 +3,16 @@ import type { BundleConfig } from '../config/bundle-config.ts';
 import type { Config } from '../config/config.ts';
 import { BundleError } from '../policy/bundle-source.ts';
 import type { BundleServiceMeter } from '../policy/http-bundle-source.ts';
+import type { OpaPushMeter } from '../policy/opa-push.ts';
 import type { PolicyMeter } from '../policy/opa-wasm.ts';
 import { VerificationKeyError } from '../policy/verification-key.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 
 type WasmEngine = Extract<ConfiguredEngine, { kind: 'wasm' }>['engine'];
 
-export const silentPolicyMeter: PolicyMeter & BundleServiceMeter = Object.freeze({
+export const silentPolicyMeter: PolicyMeter & BundleServiceMeter & OpaPushMeter = Object.freeze({
+  pushed() {},
+  pushLost() {},
   bundleLoaded() {},
   workerReplaced() {},
   bundleRequested() {},

@@ -1,5 +1,6 @@
 import { type Clock, type ConfiguredEngine, createConfiguredEngine } from '../app/authorization.ts';
 import { checkFederationFiles } from '../app/federation.ts';
+import { checkPushFiles } from '../app/opa-engine.ts';
 import type { FilesIdentityConfig } from '../config/config.ts';
 import { describeConfig } from '../config/load.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
@@ -42,6 +43,7 @@ export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlag
       ...(engine?.kind === 'wasm' && !needsBundleService(config)
         ? await checkBundles(engine.engine, config, checked.queries.paths, io.signal)
         : []),
+      ...(await checkPushFiles(config)),
       ...(await checkFederationFiles(config)),
     ];
     if (problems.length > 0) throw new ConfigError(problems);

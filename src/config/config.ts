@@ -128,7 +128,12 @@ export type PolicyConfig = Readonly<{
   engine: 'opa' | 'wasm';
   timeoutMs: number;
   /** Without IDs the OPA of an https url proves itself by the Web PKI. */
-  opa: Readonly<{ url: string; spiffeIds: readonly SpiffeId[] }>;
+  opa: Readonly<{
+    url: string;
+    spiffeIds: readonly SpiffeId[];
+    /** `target` is OPA's id of a policy, or the path of a document. */
+    push: readonly Readonly<{ kind: 'policy' | 'data'; target: string; file: string }>[];
+  }>;
   /** At least one whenever `engine` is wasm and ext_authz is on; names are unique. */
   bundles: readonly BundleConfig[];
 }>;
@@ -283,7 +288,14 @@ export function buildConfig(options: Options, configPath: string | undefined): C
     policy: {
       engine: policy.engine,
       timeoutMs: policy.timeout,
-      opa: { url: policy.opa.url, spiffeIds: policy.opa.spiffe_ids },
+      opa: {
+        url: policy.opa.url,
+        spiffeIds: policy.opa.spiffe_ids,
+        push: policy.opa.push.map(({ policy: id, data = '', file }) => ({
+          ...(id === undefined ? { kind: 'data', target: data } : { kind: 'policy', target: id }),
+          file: resolveFile(file, configPath),
+        })),
+      },
       bundles: bundlesOf(options, (file) => resolveFile(file, configPath)),
     },
     federation: federationOf(options.federation, configPath),

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { bundleName, bundleUrl, duration, engineUrl, file, spiffeId } from './fields.ts';
+import { bundleName, bundleUrl, duration, engineUrl, file, name, spiffeId } from './fields.ts';
 
 /** How often a bundle service is asked. */
 export const polling = z.strictObject({
@@ -58,6 +58,18 @@ const bundle = z.strictObject({
     ),
 });
 
+const push = z.strictObject({
+  policy: name()
+    .optional()
+    .describe('The id under which OPA has the Rego of the file, such as `authz.rego`.'),
+  data: name()
+    .optional()
+    .describe(
+      'The path below `data` at which OPA has the JSON of the file, such as `acl/agents`; instead of `policy`.',
+    ),
+  file: file().describe('The file, of at most 16 MiB; it is watched.'),
+});
+
 /** The policy engine. */
 export const policy = z.strictObject({
   engine: z
@@ -68,6 +80,13 @@ export const policy = z.strictObject({
   opa: z
     .strictObject({
       url: engineUrl().prefault('http://127.0.0.1:8181').describe('The OPA server.'),
+      push: z
+        .array(push)
+        .max(100)
+        .default([])
+        .describe(
+          'Files that OPA is given at start, in this order, whenever one changes, and again when it was started anew and has lost them. Checks are denied until it has all of them.',
+        ),
       spiffe_ids: z
         .array(spiffeId())
         .max(100)

@@ -1,6 +1,5 @@
 import type { z } from 'zod';
 import type { ConfigProblem } from '../runtime/errors.ts';
-import { isLaterKey } from './later.ts';
 import type { Option } from './options.ts';
 import { placeOf } from './place.ts';
 
@@ -66,7 +65,6 @@ function sizeOf(origin: string, bound: string, limit: number | bigint): string {
 }
 
 function unknownKey(path: string, key: string, section: string, options: readonly Option[]): ConfigProblem {
-  if (isLaterKey(path)) return { path, message: 'is not supported by this version' };
   const place = placeOf(section);
   const siblings = options.filter((option) => parentOf(option.path) === place).map((o) => lastOf(o.path));
   const near = nearest(key, siblings);

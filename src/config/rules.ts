@@ -67,7 +67,8 @@ const rules: readonly Rule[] = [
         ? [
             {
               path: 'ext_authz.cache.ttl',
-              message: 'needs policy.engine: wasm: an OPA server does not tell when its policy changes',
+              message:
+                'needs policy.engine: wasm: an OPA server does not tell when its policy or data change',
             },
           ]
         : [],

@@ -168,6 +168,7 @@ export function decisionEvent(
 ): DecisionEvent {
   const { evaluation, outcome, query } = trace;
   const bundles = evaluation?.bundles;
+  const engineDecisionId = evaluation?.kind === 'failure' ? undefined : evaluation?.engineDecisionId;
   const { input, result, erased } = options.redact({
     input: trace.input ?? whatWasAsked(trace),
     result: evaluation?.kind === 'result' ? evaluation.value : undefined,
@@ -184,6 +185,8 @@ export function decisionEvent(
     ...(input === undefined ? {} : { input }),
     ...(result === undefined ? {} : { result }),
     ...(erased.length === 0 ? {} : { erased }),
+    // OPA's place for what others add.
+    ...(engineDecisionId === undefined ? {} : { custom: { engine_decision_id: engineDecisionId } }),
     ...(problem === undefined ? {} : { error: { code: reasonCode, message: problem } }),
     outcome: outcome.kind,
     ...(trace.peer?.id === undefined ? {} : { peer: trace.peer.id }),

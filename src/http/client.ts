@@ -15,6 +15,8 @@ import {
 } from '../runtime/errors.ts';
 import { ServerIdentityError, type ServerTrust } from './server-trust.ts';
 import { createVerifiedPool } from './verified-pool.ts';
+import { createVerifyingAgent } from './verifying-agent.ts';
+import { watchIdle } from './watch-idle.ts';
 
 export type HttpRequest = Readonly<{
   method: 'GET' | 'POST' | 'PUT';
@@ -56,12 +58,20 @@ const refusedServer: ErrorCode = 'permission_denied';
  * would go over a connection of then, not of now.
  */
 export function createHttpClient(
-  options: Readonly<{ maxSockets: number; trust?: ServerTrust | undefined }>,
+  options: Readonly<{
+    maxSockets: number;
+    trust?: ServerTrust | undefined;
+    /** Told when a connection ends that was kept for the next exchange, whoever ended it. */
+    onIdleEnd?: (() => void) | undefined;
+  }>,
 ): HttpClient {
+  const { trust, onIdleEnd } = options;
   const agentOptions = { keepAlive: true, maxSockets: options.maxSockets, timeout: idleMs };
-  const http = new HttpAgent(agentOptions);
-  const https = new HttpsAgent(agentOptions);
-  const verified = options.trust && createVerifiedPool(options.trust, idleMs);
+  const http = watchIdle(new HttpAgent(agentOptions), onIdleEnd);
+  const https = watchIdle(new HttpsAgent(agentOptions), onIdleEnd);
+  const verified =
+    trust &&
+    createVerifiedPool((shown) => watchIdle(createVerifyingAgent(trust, idleMs, shown), onIdleEnd), trust);
   const sockets = new Map<string, HttpAgent>();
 
   function send(request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
@@ -73,7 +83,7 @@ export function createHttpClient(
       return verified.use((agent) => exchange(url, request, agent, signal));
     }
     const socketPath = request.url.slice('unix://'.length);
-    const agent = sockets.get(socketPath) ?? unixAgent(agentOptions, socketPath);
+    const agent = sockets.get(socketPath) ?? watchIdle(unixAgent(agentOptions, socketPath), onIdleEnd);
     sockets.set(socketPath, agent);
     return exchange(`http://localhost${path ?? ''}`, request, agent, signal);
   }

@@ -1,7 +1,7 @@
 import type { Agent as HttpsAgent } from 'node:https';
 import { UnavailableError } from '../runtime/errors.ts';
+import type { TlsCredentials } from '../spiffe/tls-credentials.ts';
 import type { ServerTrust } from './server-trust.ts';
-import { createVerifyingAgent } from './verifying-agent.ts';
 
 /** Connections to servers that have proved who they are. */
 export interface VerifiedPool {
@@ -16,7 +16,11 @@ export interface VerifiedPool {
 
 type Generation = { readonly agent: HttpsAgent; readonly madeUnder: readonly unknown[]; users: number };
 
-export function createVerifiedPool(trust: ServerTrust, idleMs: number): VerifiedPool {
+/** A pool of connections by `createAgent`, which is given what we show of ourselves. */
+export function createVerifiedPool(
+  createAgent: (shown: TlsCredentials | undefined) => HttpsAgent,
+  trust: ServerTrust,
+): VerifiedPool {
   let current: Generation | undefined;
 
   function retire(generation: Generation): void {
@@ -32,7 +36,7 @@ export function createVerifiedPool(trust: ServerTrust, idleMs: number): Verified
     const madeUnder = [shown, bundles?.()];
     if (current?.madeUnder.every((part, index) => part === madeUnder[index])) return current;
     const former = current;
-    current = { agent: createVerifyingAgent(trust, idleMs, shown), madeUnder, users: 0 };
+    current = { agent: createAgent(shown), madeUnder, users: 0 };
     if (former !== undefined) retire(former);
     return current;
   }

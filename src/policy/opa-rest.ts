@@ -1,15 +1,17 @@
-import type { HttpClient, HttpResponse } from '../http/client.ts';
-import { type AppError, errnoOf, MalformedError, toAppError, UnavailableError } from '../runtime/errors.ts';
+import type { HttpResponse } from '../http/client.ts';
+import { type AppError, toAppError, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
+import { isJsonObject, type JsonObject } from '../spiffe/json.ts';
 import { encodeInput } from './input-text.ts';
-import type { EngineFailure, Evaluation, PolicyEngine } from './policy-engine.ts';
+import { encodeOpaPath, type OpaApi, refusalText, remedyFor } from './opa-api.ts';
+import type { BundleRevisions, EngineFailure, Evaluation, Origin, PolicyEngine } from './policy-engine.ts';
 
 export type OpaRestOptions = Readonly<{
-  /** `http://…`, `https://…` or `unix:///path.sock`. */
-  url: string;
-  http: HttpClient;
+  api: OpaApi;
   /** Bound on one query; the Check's own signal is usually sooner. */
   timeoutMs: number;
+  /** OPA is asked what its decisions rest on: the revisions of its bundles. */
+  provenance?: boolean | undefined;
   log: Logger;
 }>;
 
@@ -18,33 +20,16 @@ export interface OpaRestEngine extends PolicyEngine {
   probe(signal: AbortSignal): Promise<void>;
 }
 
-const maxAnswerBytes = 4 * 1024 * 1024;
-const maxMessageLength = 300;
-const headers = Object.freeze({ 'content-type': 'application/json' });
+/** What an OPA says of its bundles beyond these is left out of records. */
+const maxBundles = 64;
+const maxNameLength = 256;
 
 /** A remote OPA, asked over its Data API (POST /v1/data). `ready()` is always true: an OPA that is away fails each Check. */
 export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
-  const { url, http, timeoutMs, log } = options;
+  const { api, timeoutMs, provenance = false, log } = options;
+  const { url } = api;
+  const query = provenance ? '?provenance=true' : '';
   let reachable = true;
-
-  async function post(path: string, body: string, signal: AbortSignal): Promise<HttpResponse> {
-    const request = {
-      method: 'POST',
-      url,
-      path,
-      headers,
-      body,
-      timeoutMs,
-      maxBytes: maxAnswerBytes,
-    } as const;
-    try {
-      return await http.request(request, signal);
-    } catch (error) {
-      // A kept-alive connection that OPA closed just now; a query changes nothing, so asking again is safe.
-      if (!['ECONNRESET', 'EPIPE'].includes(errnoOf(error) ?? '')) throw error;
-      return await http.request(request, signal);
-    }
-  }
 
   function note(failed?: AppError): void {
     if ((failed === undefined) === reachable) return;
@@ -55,8 +40,15 @@ export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
 
   async function evaluate(decision: string, input: unknown, signal: AbortSignal): Promise<Evaluation> {
     try {
-      const body = `{"input":${encodeInput(input)}}`;
-      const response = await post(`/v1/data/${encodePath(decision)}`, body, signal);
+      const request = {
+        method: 'POST',
+        path: `/v1/data/${encodeOpaPath(decision)}${query}`,
+        type: 'application/json',
+        body: `{"input":${encodeInput(input)}}`,
+        timeoutMs,
+      } as const;
+      // A query changes nothing, so it may be sent again.
+      const response = await api.send(request, signal);
       note();
       return readAnswer(response);
     } catch (thrown) {
@@ -73,10 +65,11 @@ export function createOpaRestEngine(options: OpaRestOptions): OpaRestEngine {
     ready: () => true,
     revision: () => '',
     async probe(signal: AbortSignal) {
-      const request = { method: 'GET', url, path: '/health', timeoutMs, maxBytes: maxAnswerBytes } as const;
-      const { status } = await http.request(request, signal).catch((error: unknown) => {
-        throw withRemedy(toAppError(error));
-      });
+      const { status } = await api
+        .send({ method: 'GET', path: '/health', timeoutMs }, signal)
+        .catch((error: unknown) => {
+          throw withRemedy(toAppError(error));
+        });
       if (status !== 200) throw new UnavailableError(`OPA at ${url} is not healthy (HTTP status ${status})`);
     },
   });
@@ -87,25 +80,6 @@ function withRemedy(error: AppError): AppError {
   return new UnavailableError(`OPA cannot be reached (${error.message}): ${remedyFor(error)}`, {
     cause: error,
   });
-}
-
-function remedyFor({ code }: AppError): string {
-  return code === 'permission_denied'
-    ? 'its certificate and policy.opa.spiffe_ids must fit'
-    : 'start it, or correct policy.opa.url';
-}
-
-function encodePath(decision: string): string {
-  const segments = decision.split('/').filter((segment) => segment !== '');
-  // URL parsers resolve these even when they are encoded.
-  if (segments.some((segment) => segment === '.' || segment === '..')) {
-    throw new MalformedError('decision path has dot segments');
-  }
-  try {
-    return segments.map(encodeURIComponent).join('/');
-  } catch (error) {
-    throw new MalformedError('decision path is not valid text', { cause: error });
-  }
 }
 
 function readAnswer(response: HttpResponse): Evaluation {
@@ -119,25 +93,39 @@ function readAnswer(response: HttpResponse): Evaluation {
   } catch {
     return failure('engine_error', 'answer of OPA is not JSON');
   }
-  if (typeof answer !== 'object' || answer === null || Array.isArray(answer)) {
-    return failure('engine_error', 'answer of OPA is not a JSON object');
-  }
-  if (!Object.hasOwn(answer, 'result')) return Object.freeze({ kind: 'undefined' });
-  return Object.freeze({ kind: 'result', value: (answer as { result: unknown }).result });
+  if (!isJsonObject(answer)) return failure('engine_error', 'answer of OPA is not a JSON object');
+  const origin = originOf(answer);
+  if (!Object.hasOwn(answer, 'result')) return Object.freeze({ kind: 'undefined', ...origin });
+  return Object.freeze({ kind: 'result', value: answer['result'], ...origin });
 }
 
-/** OPA explains an error as `{code, message}`; anything else is told by its status alone. */
-function refusalText(response: HttpResponse): string {
-  const status = `OPA answered HTTP status ${response.status}`;
-  try {
-    const body = JSON.parse(response.body.toString('utf8')) as unknown;
-    if (typeof body === 'object' && body !== null && 'message' in body && typeof body.message === 'string') {
-      return `${status}: ${body.message.slice(0, maxMessageLength)}`;
-    }
-  } catch {
-    // Not OPA's error document.
-  }
-  return status;
+/** OPA's own id of the decision, which it has when it logs decisions itself, and the revisions of its bundles. */
+function originOf(answer: JsonObject): Origin {
+  const { decision_id: id, provenance } = answer;
+  const bundles = isJsonObject(provenance) ? bundlesOf(provenance) : undefined;
+  return {
+    ...(typeof id === 'string' && id !== '' ? { engineDecisionId: id.slice(0, maxNameLength) } : {}),
+    ...(bundles === undefined ? {} : { bundles }),
+  };
+}
+
+function bundlesOf({ bundles, revision }: JsonObject): BundleRevisions | undefined {
+  // OPA's old form for a single bundle without a name.
+  if (typeof revision === 'string' && revision !== '') return { opa: named(revision) };
+  if (!isJsonObject(bundles)) return undefined;
+  const entries = Object.entries(bundles).slice(0, maxBundles);
+  return Object.freeze(
+    Object.fromEntries(
+      entries.map(([name, bundle]) => [
+        name.slice(0, maxNameLength),
+        named(isJsonObject(bundle) ? bundle['revision'] : undefined),
+      ]),
+    ),
+  );
+}
+
+function named(revision: unknown): Readonly<{ revision: string }> {
+  return Object.freeze({ revision: typeof revision === 'string' ? revision.slice(0, maxNameLength) : '' });
 }
 
 function failureOf(error: AppError): EngineFailure {

@@ -9,14 +9,21 @@ export type BundleRevisions = Readonly<Record<string, Readonly<{ revision: strin
  * two must never be mixed up, because one is a deny and the other goes by `on_failure`.
  */
 export type Evaluation =
-  | Readonly<{ kind: 'result'; value: unknown; bundles?: BundleRevisions | undefined }>
-  | Readonly<{ kind: 'undefined'; bundles?: BundleRevisions | undefined }>
+  | (Readonly<{ kind: 'result'; value: unknown }> & Origin)
+  | (Readonly<{ kind: 'undefined' }> & Origin)
   | Readonly<{
       kind: 'failure';
       reason: EngineFailure;
       message: string;
       bundles?: BundleRevisions | undefined;
     }>;
+
+/** What a decision rests on, as far as the engine tells. */
+export type Origin = Readonly<{
+  bundles?: BundleRevisions | undefined;
+  /** What the engine itself calls the decision. */
+  engineDecisionId?: string | undefined;
+}>;
 
 /** A policy engine. `path` is an OPA decision path such as `envoy/authz/allow`. */
 export interface PolicyEngine {

@@ -302,9 +302,17 @@ function policyMetrics(counter: NewCounter, gauge: NewGauge) {
     'When the service of this policy bundle last gave a good answer, in seconds since the epoch.',
     ['bundle'],
   );
+  const pushes = counter('policy_pushes_total', 'Files pushed to OPA, and what became of them.', ['outcome']);
+  const losses = counter(
+    'policy_push_losses_total',
+    'Times that OPA no longer had the files pushed to it.',
+    [],
+  );
   return Object.freeze({
     bundleRequested: (bundle: string, outcome: string): void => requests.inc({ bundle, outcome }),
     bundleAnswered: (bundle: string, at: number): void => answered.set({ bundle }, at / 1000),
+    pushed: (outcome: string): void => pushes.inc({ outcome }),
+    pushLost: (): void => losses.inc({}),
     bundleLoaded: (bundle: string, outcome: string): void => bundles.inc({ bundle, outcome }),
     workerReplaced: (cause: string): void => workers.inc({ cause }),
   });

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { startOpa } from '../support/opa.ts';
-import { until } from '../support/process.ts';
+import { tempDirectory, until } from '../support/process.ts';
 import { startSidecar } from '../support/sidecar.ts';
 import { connectCaller, http, startCaller } from './caller.ts';
 import { type DecisionRecord, startDecisionService } from './decision-service.ts';
@@ -123,4 +125,33 @@ test('an OPA masks and drops records by system.log; while it is away they go wit
   assert.equal(records[1]?.['reason_code'], 'engine_unavailable');
   assert.equal('input' in (records[1] ?? {}), false);
   assert.equal(await sidecar.metric('svidecar_decisions_withheld_total'), 1);
+});
+
+test("records name the revisions of an OPA's bundles, and OPA's own id of the decision when it logs itself", async (t) => {
+  const { url, records } = await startService(t);
+  const directory = await tempDirectory(t);
+  await mkdir(join(directory, 'authz'));
+  await writeFile(join(directory, 'authz', '.manifest'), '{"revision": "authz-7", "roots": ["envoy"]}');
+  await writeFile(join(directory, 'authz', 'policy.rego'), policy);
+  const bundle = join(directory, 'authz');
+  const opa = await startOpa(t, {
+    over: 'unix',
+    files: {},
+    args: ['--set', 'decision_logs.console=true', '--bundle', bundle],
+  });
+  const sidecar = await startSidecar(t, {
+    config: {
+      identity: devIdentity(),
+      ext_authz: { path: entrypoint },
+      policy: { opa: { url: opa.url }, timeout: '2s' },
+      decision_log: { service: { url } },
+    },
+  });
+  await connectCaller(t, sidecar).check(attributes(denied));
+  await until('the record', () => (records.length > 0 ? true : undefined));
+  const [record = {}] = records;
+  assert.deepEqual(record['bundles'], { [bundle]: { revision: 'authz-7' } });
+  const { engine_decision_id: id } = record['custom'] as { engine_decision_id: string };
+  assert.match(id, /^[0-9a-f-]{36}$/);
+  assert.notEqual(record['decision_id'], id);
 });

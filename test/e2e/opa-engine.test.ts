@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { createHttpClient } from '../../src/http/client.ts';
 import { createFileBundleSource } from '../../src/policy/file-bundle-source.ts';
+import { createOpaApi } from '../../src/policy/opa-api.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../../src/policy/opa-rest.ts';
 import { createWasmEngine } from '../../src/policy/opa-wasm.ts';
 import type { Evaluation, PolicyEngine } from '../../src/policy/policy-engine.ts';
@@ -21,7 +22,11 @@ const fixtures = join(import.meta.dirname, '../fixtures/policy');
 function restEngine(t: TestContext, opa: Opa): OpaRestEngine {
   const http = createHttpClient({ maxSockets: 16 });
   t.after(() => http.close());
-  return createOpaRestEngine({ url: opa.url, http, timeoutMs: 5_000, log: silentLogger });
+  return createOpaRestEngine({
+    api: createOpaApi({ url: opa.url, http }),
+    timeoutMs: 5_000,
+    log: silentLogger,
+  });
 }
 
 async function wasmEngine(t: TestContext, file: string): Promise<PolicyEngine> {

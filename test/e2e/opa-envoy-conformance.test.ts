@@ -11,6 +11,7 @@ import { messageCodec } from '../../src/grpc/protos.ts';
 import { createGrpcServer } from '../../src/grpc/server.ts';
 import { createHttpClient } from '../../src/http/client.ts';
 import { createFileBundleSource } from '../../src/policy/file-bundle-source.ts';
+import { createOpaApi } from '../../src/policy/opa-api.ts';
 import { createOpaRestEngine } from '../../src/policy/opa-rest.ts';
 import { createWasmEngine } from '../../src/policy/opa-wasm.ts';
 import type { PolicyEngine } from '../../src/policy/policy-engine.ts';
@@ -70,7 +71,7 @@ const engines: Readonly<Record<string, (t: TestContext) => Promise<PolicyEngine>
     const { url } = await startOpa(t, { over: 'tcp', files });
     const client = createHttpClient({ maxSockets: 16 });
     t.after(() => client.close());
-    return createOpaRestEngine({ url, http: client, timeoutMs, log: silentLogger });
+    return createOpaRestEngine({ api: createOpaApi({ url, http: client }), timeoutMs, log: silentLogger });
   },
 };
 

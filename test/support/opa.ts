@@ -19,10 +19,12 @@ export type OpaOptions = Readonly<{
   over: 'tcp' | 'unix';
   /** File name → content, `.rego` or `.json`; served from the start. */
   files: Readonly<Record<string, string>>;
+  /** Further arguments of `opa run`. */
+  args?: readonly string[];
 }>;
 
 /** Starts a real OPA that is stopped after the test; resolves when it answers with its policies loaded. */
-export async function startOpa(t: TestContext, { over, files }: OpaOptions): Promise<Opa> {
+export async function startOpa(t: TestContext, { over, files, args = [] }: OpaOptions): Promise<Opa> {
   const directory = await tempDirectory(t);
   const paths = await Promise.all(
     Object.entries(files).map(async ([name, content]) => {
@@ -40,7 +42,17 @@ export async function startOpa(t: TestContext, { over, files }: OpaOptions): Pro
     const process = await startProcess(t, {
       name: 'opa',
       command,
-      args: ['run', '--server', '--disable-telemetry', '--log-level', 'error', '--addr', address, ...paths],
+      args: [
+        'run',
+        '--server',
+        '--disable-telemetry',
+        '--log-level',
+        'error',
+        '--addr',
+        address,
+        ...args,
+        ...paths,
+      ],
     });
     await until('opa to be healthy', async () => (await isHealthy({ port, socket })) || undefined);
     return { url: port === undefined ? address : `http://${address}`, process, restart: start };

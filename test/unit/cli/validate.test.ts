@@ -50,6 +50,27 @@ describe('validate', () => {
     assert.match(broken.stderr, /policy\.bundle\.file: /);
   });
 
+  it('reads the files to push, without pushing any', async (t) => {
+    const folder = await directory(t);
+    const config = join(folder, 'config.yaml');
+    const requests: string[] = [];
+    const url = await httpServer(t, (request, response) => {
+      requests.push(`${request.method} ${request.url}`);
+      response.end('{}');
+    });
+    const push = '[{policy: authz.rego, file: authz.rego}, {data: acl, file: acl.json}]';
+    await writeFile(config, `identity: {source: dev}\npolicy: {opa: {url: "${url}", push: ${push}}}\n`);
+    await writeFile(join(folder, 'acl.json'), '{');
+    const wrong = await cli(['validate', '--config', config]);
+    assert.equal(wrong.code, 64);
+    assert.match(wrong.stderr, /policy\.opa\.push\[0\]\.file: there is no file .*authz\.rego/);
+    assert.match(wrong.stderr, /policy\.opa\.push\[1\]\.file: .*acl\.json is not JSON/);
+    await writeFile(join(folder, 'acl.json'), '{}');
+    await writeFile(join(folder, 'authz.rego'), 'package a');
+    assert.equal((await cli(['validate', '--online', '--config', config])).code, 0);
+    assert.deepEqual(requests, ['GET /health']);
+  });
+
   it('reads the identity files, and tells of every one that is wrong beside the other problems', async (t) => {
     const folder = await directory(t);
     const config = join(folder, 'config.yaml');

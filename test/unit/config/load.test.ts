@@ -61,7 +61,7 @@ describe('loadConfig', () => {
     assert.deepEqual(config.policy, {
       engine: 'opa',
       timeoutMs: 150,
-      opa: { url: 'http://127.0.0.1:8181', spiffeIds: [] },
+      opa: { url: 'http://127.0.0.1:8181', spiffeIds: [], push: [] },
       bundles: [],
     });
     assert.deepEqual(config.admin, {

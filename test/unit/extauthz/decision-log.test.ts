@@ -53,6 +53,21 @@ test('the record of an allow has the members of an OPA decision log event', asyn
   assert.ok((total ?? 0) >= (evaluation ?? 0));
 });
 
+test("an OPA's own id of the decision and the revisions of its bundles are in the record, undefined ones too", async () => {
+  const revisions = { authz: { revision: 'r1' }, data: { revision: '' } };
+  const told = { bundles: revisions, engineDecisionId: 'theirs' };
+  for (const evaluation of [
+    { kind: 'result', value: true, ...told },
+    { kind: 'undefined', ...told },
+  ] as const) {
+    const trace = await checkOnce(trust, { engine: functionEngine(() => evaluation) }, getRequest());
+    const { bundles, custom, decision_id: id } = decisionEvent(trace, options);
+    assert.deepEqual(bundles, revisions);
+    assert.deepEqual(custom, { engine_decision_id: 'theirs' });
+    assert.equal(id, trace.decisionId);
+  }
+});
+
 test('the record of a denial has reason and code, and no error', async () => {
   const trace = await checkOnce(trust, { engine: answering({ allow: false, reason: 'late' }) }, getRequest());
   const event = decisionEvent(trace, options);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type TestContext, test } from 'node:test';
 import { createHttpClient } from '../../../src/http/client.ts';
+import { createOpaApi } from '../../../src/policy/opa-api.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../../../src/policy/opa-rest.ts';
 import type { Evaluation } from '../../../src/policy/policy-engine.ts';
 import type { Logger } from '../../../src/runtime/log.ts';
@@ -19,6 +20,7 @@ type Fake = Readonly<{
 async function setUp(
   t: TestContext,
   answer: (response: ServerResponse, request: IncomingMessage) => void,
+  options: Readonly<{ provenance?: boolean }> = {},
 ): Promise<Fake> {
   const requests: { method: string; url: string; body: string }[] = [];
   const server = createServer((request, response) => {
@@ -48,7 +50,12 @@ async function setUp(
   const note = (_: object, message: string): void => void log.push(message);
   const logger: Logger = { debug: note, info: note, warn: note, error: note };
   const url = `http://127.0.0.1:${address.port}`;
-  const engine = createOpaRestEngine({ url, http, timeoutMs: 2_000, log: logger });
+  const engine = createOpaRestEngine({
+    api: createOpaApi({ url, http }),
+    timeoutMs: 2_000,
+    log: logger,
+    ...options,
+  });
   return { engine, server, requests, log };
 }
 
@@ -76,8 +83,53 @@ test('a result of null or false is a result, no result is undefined', async (t) 
   assert.deepEqual(await engine.evaluate('a', {}, forever), { kind: 'result', value: null });
   body = { result: false };
   assert.deepEqual(await engine.evaluate('a', {}, forever), { kind: 'result', value: false });
-  body = { decision_id: 'x' };
+  body = {};
   assert.deepEqual(await engine.evaluate('a', {}, forever), { kind: 'undefined' });
+});
+
+test('what OPA tells of itself comes with the decision: its own id, and the revisions of its bundles', async (t) => {
+  let body: unknown;
+  const { engine, requests } = await setUp(t, (response) => json(body)(response), { provenance: true });
+  const told = async (more: object): Promise<unknown> => {
+    body = { result: true, ...more };
+    const { kind, value, ...origin } = (await engine.evaluate('a', {}, forever)) as {
+      kind: string;
+      value: true;
+    };
+    assert.deepEqual([kind, value], ['result', true]);
+    return origin;
+  };
+  const bundles = { authz: { revision: 'r1' }, data: { revision: '' } };
+  assert.deepEqual(await told({ decision_id: 'their-id', provenance: { version: '1.22.2', bundles } }), {
+    engineDecisionId: 'their-id',
+    bundles,
+  });
+  assert.equal(requests[0]?.url, '/v1/data/a?provenance=true');
+  assert.deepEqual(await told({ provenance: { version: '1.22.2' } }), {});
+  assert.deepEqual(await told({ provenance: { revision: 'old' } }), {
+    bundles: { opa: { revision: 'old' } },
+  });
+  for (const rubbish of [null, 7, 'x', [], { bundles: [] }, { bundles: 7 }, { revision: {} }]) {
+    assert.deepEqual(await told({ decision_id: rubbish === 'x' ? '' : rubbish, provenance: rubbish }), {});
+  }
+  const odd = await told({
+    provenance: { bundles: { a: null, b: { revision: 7 }, ['__proto__']: { revision: 'x' } } },
+  });
+  assert.deepEqual(Object.entries((odd as { bundles: object }).bundles), [
+    ['a', { revision: '' }],
+    ['b', { revision: '' }],
+    ['__proto__', { revision: 'x' }],
+  ]);
+  const many = Object.fromEntries(
+    Array.from({ length: 1_000 }, (_, index) => [`b${index}`, { revision: 'r'.repeat(1_000) }]),
+  );
+  const bounded = (await told({ decision_id: 'i'.repeat(1_000), provenance: { bundles: many } })) as {
+    bundles: Record<string, { revision: string }>;
+    engineDecisionId: string;
+  };
+  assert.equal(Object.keys(bounded.bundles).length, 64);
+  assert.equal(bounded.bundles['b0']?.revision.length, 256);
+  assert.equal(bounded.engineDecisionId.length, 256);
 });
 
 test('segments of the path are encoded, and dot segments are refused without asking', async (t) => {
@@ -85,7 +137,7 @@ test('segments of the path are encoded, and dot segments are refused without ask
   await engine.evaluate('/a b/ü/c?d#e%2f/', {}, forever);
   assert.deepEqual(requests[0]?.url, '/v1/data/a%20b/%C3%BC/c%3Fd%23e%252f');
   for (const path of ['a/../b', '.', '\ud800']) {
-    assert.match(await failure(engine.evaluate(path, {}, forever)), /^engine_error: decision path/);
+    assert.match(await failure(engine.evaluate(path, {}, forever)), /^engine_error: path/);
   }
   assert.equal(requests.length, 1);
 });
