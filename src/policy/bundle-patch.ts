@@ -1,6 +1,6 @@
-import { MalformedError } from '../runtime/errors.ts';
+import { LimitError, MalformedError } from '../runtime/errors.ts';
 import { type DataText, formatRoots, writeData } from './bundle-data.ts';
-import { checkJson } from './json-text.ts';
+import { checkJson, maxDepth } from './json-text.ts';
 import {
   emptyObject,
   type JsonArray,
@@ -28,6 +28,7 @@ export function patchData(data: DataText, patch: Uint8Array, roots: readonly Dat
   for (const [index, operation] of readOperations(patch).entries()) {
     const { op, path, value } = parseOperation(operation, `operation ${index} of patch.json`);
     const what = `${op} of ${formatPath(path)} in patch.json`;
+    if (path.length > maxDepth) throw new LimitError(`${what} is more than ${maxDepth} deep`);
     if (path.length === 0) throw new MalformedError(`${what} would change the whole document`);
     if (!rootsContain(roots, path))
       throw new MalformedError(`${what} is outside the roots of the bundle: ${formatRoots(roots)}`);

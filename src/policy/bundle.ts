@@ -13,7 +13,7 @@ import {
 import { type Manifest, parseManifest } from './bundle-manifest.ts';
 import { patchData } from './bundle-patch.ts';
 import { verifyBundleSignature } from './bundle-signature.ts';
-import { checkJson } from './json-text.ts';
+import { checkJson, maxDepth } from './json-text.ts';
 import { emptyObject, jsonText } from './json-tree.ts';
 import { type DataPath, formatPath, rootsContain } from './roots.ts';
 import { readTar, type TarFile } from './tar.ts';
@@ -123,7 +123,9 @@ function readData(files: readonly TarFile[], roots: readonly DataPath[]): DataTe
     const directory = path.slice(0, -'data.json'.length).replaceAll(/^[./]+|\/+$/g, '');
     if (directory === '' && bytes[bytes.findIndex((byte) => byte > 0x20)] !== 0x7b)
       throw new MalformedError(`${what} is not a JSON object`);
-    insertDocument(document, directory === '' ? [] : directory.split('/'), jsonText(bytes));
+    const place = directory === '' ? [] : directory.split('/');
+    if (place.length > maxDepth) throw new LimitError(`${what} is more than ${maxDepth} directories deep`);
+    insertDocument(document, place, jsonText(bytes));
   }
   checkRoots(document, roots);
   const owned = emptyObject();

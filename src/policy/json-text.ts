@@ -1,8 +1,8 @@
 import { isUtf8 } from 'node:buffer';
 import { LimitError, MalformedError } from '../runtime/errors.ts';
 
-/** How deep a document may be nested; the parsers that read it afterwards are recursive. */
-const maxDepth = 1000;
+/** How deep a document may be nested, because what reads it afterwards is recursive. */
+export const maxDepth = 1000;
 
 const [openObject, closeObject, openArray, closeArray] = [0x7b, 0x7d, 0x5b, 0x5d];
 const [quote, backslash, comma, colon] = [0x22, 0x5c, 0x2c, 0x3a];
