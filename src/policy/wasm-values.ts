@@ -1,4 +1,4 @@
-import { MalformedError } from '../runtime/errors.ts';
+import { LimitError, MalformedError } from '../runtime/errors.ts';
 import { formatValue, parseValue, type Value } from './builtins/value.ts';
 
 /** The functions of an OPA module that move values across its border (wasm ABI 1.2). */
@@ -31,8 +31,15 @@ export function readValue(exports: ValueExports, memory: WebAssembly.Memory, add
   return value;
 }
 
-/** Puts a value into the module's memory and gives its address. */
+/** Longest text of a value; every byte of it takes several in the memory of a module. */
+const maxText = 64 * 1024 * 1024;
+
+/**
+ * Puts a value into the module's memory and gives its address. Throws LimitError for one whose text would be too long: a
+ * value may hold another many times over, of which its text has every copy.
+ */
 export function writeValue(exports: ValueExports, memory: WebAssembly.Memory, value: Value): number {
+  checkSize(value);
   return writeText(exports, memory, Buffer.from(formatValue(value)), exports.opa_value_parse);
 }
 
@@ -49,4 +56,20 @@ export function writeText(
   if (value === 0) throw new MalformedError('value cannot be read by the policy');
   exports.opa_free(address);
   return value;
+}
+
+/** Counts no further than the bound, and without recursion. */
+function checkSize(value: Value): void {
+  const pending: Value[] = [value];
+  let size = 0;
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    size += typeof next === 'string' ? next.length + 2 : 1;
+    if (size + pending.length > maxText)
+      throw new LimitError('a built-in function gave a value that is too large');
+    if (next instanceof Map) {
+      for (const pair of next as ReadonlyMap<Value, Value>) pending.push(...pair);
+    } else if (Array.isArray(next) || next instanceof Set) {
+      for (const item of next as Iterable<Value>) pending.push(item);
+    }
+  }
 }
