@@ -38,6 +38,8 @@ export type AppOptions = Readonly<{
 
 /** How long calls in progress have to finish once the program is told to stop. */
 const drainMs = 5_000;
+/** How long the collector has for the last spans. */
+const spanFlushMs = 2_000;
 /** How often the health service is told whether the program is ready: expiry comes without an event. */
 const readinessPollMs = 250;
 
@@ -127,6 +129,16 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
         now,
       })
     : undefined;
+  // Its packages are many: they are loaded only where they are asked for.
+  const tracing =
+    config.tracing &&
+    (await import('../telemetry/tracing.ts')).createTracing({
+      ...config.tracing,
+      version,
+      sleep,
+      log,
+      meter: metrics.tracing,
+    });
   const { promise: drained, resolve: drainedDone } = Promise.withResolvers<void>();
   const authorization = config.extAuthz.enabled
     ? createAuthorization(config, {
@@ -137,6 +149,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
         log,
         metrics,
         stdout,
+        tracing,
         drained,
         version,
       })
@@ -213,6 +226,8 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     for await (const snapshot of store.changes(linked)) metrics.identity.held(heldIdentity(snapshot));
   };
 
+  const sendSpans: readonly Task[] = tracing ? [(linked) => tracing.run(linked, drained, spanFlushMs)] : [];
+
   log.info({ version, source: source.name, engine: config.policy.engine }, 'svidecar starts');
   await runTasks(signal, [
     serveAdmin,
@@ -229,6 +244,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
     tellExpiry,
     serveGrpc,
     tellHealth,
+    ...sendSpans,
   ]);
   log.info({}, 'svidecar has stopped');
 }

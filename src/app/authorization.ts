@@ -23,9 +23,11 @@ import { ConfigError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { Tracing } from '../telemetry/tracing.ts';
 import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
 import { type BundleSourceDeps, createBundleSources, serviceOf } from './bundle-sources.ts';
+import { createCheckSpans } from './check-spans.ts';
 import { createDecisionRecords } from './decision-records.ts';
 import {
   createConfiguredCredentials,
@@ -145,6 +147,8 @@ export function createAuthorization(
     log: Logger;
     metrics: Metrics;
     stdout: Writable;
+    /** Absent: no Check has a span. */
+    tracing?: Tracing | undefined;
     /** Fulfilled when no Check is in progress any more and none will come. */
     drained: Promise<void>;
     version: string;
@@ -169,6 +173,15 @@ export function createAuthorization(
     meter: metrics.decisionLog,
     version: deps.version,
   });
+  const { tracing } = deps;
+  const spans =
+    tracing &&
+    createCheckSpans({
+      sample: config.tracing?.sample ?? 0,
+      random: clock.random,
+      engine: engine.name,
+      record: (span) => tracing.record(span),
+    });
   const shadow =
     extAuthz.shadow.length === 0
       ? undefined
@@ -197,6 +210,7 @@ export function createAuthorization(
     onDecision(trace) {
       recent.add(summarize(trace));
       records?.record(trace);
+      spans?.(trace);
       void shadow?.observe(trace);
     },
     meter: metrics.extAuthz,

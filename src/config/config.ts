@@ -198,6 +198,8 @@ export type Config = Readonly<{
     service: Readonly<{ url: string | undefined }>;
     sample: number;
   }>;
+  /** Undefined: off. */
+  tracing: Readonly<{ endpoint: string; sample: number; serviceName: string }> | undefined;
   log: Readonly<{ level: 'debug' | 'info' | 'warn' | 'error' }>;
 }>;
 
@@ -311,8 +313,17 @@ export function buildConfig(options: Options, configPath: string | undefined): C
       service: { url: decisionLog.service.url },
       sample: decisionLog.sample,
     },
+    tracing: tracingOf(options.tracing),
     log: { level: options.log.level },
   });
+}
+
+function tracingOf({
+  otlp_endpoint: endpoint,
+  sample,
+  service_name: serviceName,
+}: Options['tracing']): Config['tracing'] {
+  return endpoint === undefined ? undefined : { endpoint, sample, serviceName };
 }
 
 function filesOf(

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { extAuthz } from './ext-authz-section.ts';
 import { federation } from './federation-section.ts';
-import { checked, fileMode, hostPort, listenAddress, serviceUrl, trustDomain } from './fields.ts';
+import { checked, fileMode, hostPort, listenAddress, name, serviceUrl, trustDomain } from './fields.ts';
 import { identity } from './identity-section.ts';
 import { output } from './output-section.ts';
 import { policy } from './policy-section.ts';
@@ -72,6 +72,20 @@ export const schema = z.strictObject({
         .max(1)
         .default(1)
         .describe('The share of allows that is recorded; denials and failures always are.'),
+    })
+    .prefault({}),
+  tracing: z
+    .strictObject({
+      otlp_endpoint: serviceUrl()
+        .optional()
+        .describe('An OpenTelemetry collector (OTLP over HTTP), which gets a span for Checks at /v1/traces.'),
+      sample: z
+        .number()
+        .min(0)
+        .max(1)
+        .default(0.01)
+        .describe('The share of Checks with a span, where the trace of the request does not say.'),
+      service_name: name().default('svidecar').describe('The `service.name` of the spans.'),
     })
     .prefault({}),
   log: z

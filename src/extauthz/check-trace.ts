@@ -5,6 +5,13 @@ import type { CheckRequest } from './check-attributes.ts';
 import type { Outcome } from './outcome.ts';
 import type { Peer } from './peer.ts';
 
+/** When a step began and ended, in milliseconds since the Check began; `toMs` is undefined for one that was given up. */
+export type Interval = Readonly<{
+  step: 'peer' | 'engine' | 'credentials';
+  fromMs: number;
+  toMs: number | undefined;
+}>;
+
 /** The steps of a Check in order; each is undefined when the Check ended before it. */
 export type CheckSteps = Readonly<{
   request: CheckRequest | undefined;
@@ -14,6 +21,8 @@ export type CheckSteps = Readonly<{
   evaluation: Evaluation | undefined;
   /** Milliseconds that the engine took. */
   engineMs: number | undefined;
+  /** The steps that may wait for others: for keys of an issuer, for the engine, for tokens. */
+  intervals: readonly Interval[];
 }>;
 
 /** One Check from its request to its outcome, for the response, the decision log, metrics and `explain`. */
@@ -34,4 +43,5 @@ export const noSteps: CheckSteps = Object.freeze({
   input: undefined,
   evaluation: undefined,
   engineMs: undefined,
+  intervals: Object.freeze([]),
 });

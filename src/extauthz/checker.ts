@@ -8,7 +8,7 @@ import type { SnapshotReader, TrustSnapshot } from '../trust/snapshot.ts';
 import type { BodyOptions } from './body.ts';
 import type { CheckAttributes, CheckRequest } from './check-attributes.ts';
 import { decodeCheckRequest } from './check-request.ts';
-import { type CheckSteps, type CheckTrace, noSteps } from './check-trace.ts';
+import { type CheckSteps, type CheckTrace, type Interval, noSteps } from './check-trace.ts';
 import type { CredentialSpec, Credentials } from './credentials.ts';
 import type { DecisionCache } from './decision-cache.ts';
 import { type IdentityRules, judgeHolder, judgePeer } from './identity-rules.ts';
@@ -62,7 +62,12 @@ export interface Checker {
   refuseUnseen(refusal: Refusal): CheckTrace;
 }
 
-type Steps = { -readonly [K in keyof CheckSteps]: CheckSteps[K] } & { exchange?: CredentialSpec | undefined };
+type Steps = { -readonly [K in keyof CheckSteps]: CheckSteps[K] } & {
+  exchange?: CredentialSpec | undefined;
+  intervals: { -readonly [K in keyof Interval]: Interval[K] }[];
+  /** When the Check began, by the clock that never goes back. */
+  begun: number;
+};
 
 const noIdentityYet = refuse(
   'not_ready',
@@ -82,7 +87,9 @@ export function createChecker(options: CheckerOptions): Checker {
     const request = decodeCheckRequest(message);
     steps.request = request;
 
-    const resolved = await resolvePeer(options.peerSources, request, snapshot, signal);
+    const resolved = await timed(steps, 'peer', () =>
+      resolvePeer(options.peerSources, request, snapshot, signal),
+    );
     if (resolved.kind === 'deny') return refused(resolved);
     const { peer } = resolved;
     steps.peer = peer;
@@ -115,7 +122,7 @@ export function createChecker(options: CheckerOptions): Checker {
       return outcomeOf(held);
     }
     const started = monotonicNow();
-    const evaluation = await engine.evaluate(query.path, input, signal);
+    const evaluation = await timed(steps, 'engine', () => engine.evaluate(query.path, input, signal));
     steps.engineMs = monotonicNow() - started;
     steps.evaluation = evaluation;
     // One that was under way while the policy changed is of nobody knows which.
@@ -123,6 +130,20 @@ export function createChecker(options: CheckerOptions): Checker {
       options.cache?.keep(key, evaluation, versions, resolved.provenUntil);
     }
     return outcomeOf(evaluation);
+  }
+
+  async function timed<T>(
+    { intervals, begun }: Steps,
+    step: Interval['step'],
+    work: () => T | Promise<T>,
+  ): Promise<T> {
+    const interval: Steps['intervals'][number] = { step, fromMs: monotonicNow() - begun, toMs: undefined };
+    intervals.push(interval);
+    try {
+      return await work();
+    } finally {
+      interval.toMs = monotonicNow() - begun;
+    }
   }
 
   /** Who holds the connection, where another may be the peer: the one next to us, and the one whom its proxy tells of. */
@@ -161,11 +182,12 @@ export function createChecker(options: CheckerOptions): Checker {
   /** A request that goes on takes its credentials along, or does not go on. */
   async function equip(
     outcome: Outcome,
-    { request, peer, exchange }: Steps,
+    steps: Steps,
     signal: AbortSignal,
     budgetMs: number,
   ): Promise<Outcome> {
     const { credentials } = options;
+    const { request, peer, exchange } = steps;
     if (credentials === undefined || (outcome.kind !== 'allowed' && outcome.kind !== 'lifted'))
       return outcome;
     if (request === undefined || peer === undefined) return refused(noCredentials);
@@ -174,8 +196,8 @@ export function createChecker(options: CheckerOptions): Checker {
     if (wanted.length === 0) return outcome;
     try {
       // One that is held takes no time, so a Check whose time has run out can still get it.
-      const issued = await withDeadline(Math.max(0, budgetMs), signal, (bounded) =>
-        credentials.issue(wanted, bounded),
+      const issued = await timed(steps, 'credentials', () =>
+        withDeadline(Math.max(0, budgetMs), signal, (bounded) => credentials.issue(wanted, bounded)),
       );
       return 'kind' in issued ? refused(issued) : { ...outcome, credentials: issued };
     } catch (error) {
@@ -194,7 +216,7 @@ export function createChecker(options: CheckerOptions): Checker {
     async check(message, signal, deadline) {
       const startedAt = now();
       const started = monotonicNow();
-      const steps: Steps = { ...noSteps };
+      const steps: Steps = { ...noSteps, intervals: [], begun: started };
       const budgetMs =
         deadline === undefined ? options.timeoutMs : Math.min(options.timeoutMs, deadline - startedAt);
       const settled = await settle(message, steps, signal, budgetMs);

@@ -64,6 +64,7 @@ export function createMetrics(info: { version: string; nodeVersion: string }) {
     policy: policyMetrics(counter, gauge),
     outputs: outputMetrics(counter),
     decisionLog: decisionLogMetrics(counter),
+    tracing: tracingMetrics(counter),
     config: configMetrics(counter, gauge),
     /** The answer to a scrape, in Prometheus' text format. */
     async render(): Promise<{ contentType: string; body: string }> {
@@ -360,6 +361,17 @@ function decisionLogMetrics(counter: NewCounter) {
     decisionWithheld: (): void => withheld.inc(),
     decisionShortened: (): void => shortened.inc(),
     uploadFailed: (): void => failures.inc(),
+  });
+}
+
+function tracingMetrics(counter: NewCounter) {
+  const exported = counter('spans_exported_total', 'Spans that the collector took.');
+  const dropped = counter('spans_dropped_total', 'Spans that were not sent, or not taken, by reason.', [
+    'reason',
+  ]);
+  return Object.freeze({
+    spansExported: (count: number): void => exported.inc(count),
+    spansDropped: (reason: string, count: number): void => dropped.inc({ reason }, count),
   });
 }
 

@@ -5,8 +5,10 @@ import { traceContextOf } from '../../../src/extauthz/trace-context.ts';
 
 const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
 const spanId = '00f067aa0ba902b7';
-const expected = { traceId, spanId };
-const short = { traceId: `0000000000000000${traceId.slice(16)}`, spanId };
+const expected = { traceId, spanId, sampled: true };
+const open = { traceId, spanId, sampled: undefined };
+const unsampled = { traceId, spanId, sampled: false };
+const short = { traceId: `0000000000000000${traceId.slice(16)}`, spanId, sampled: true };
 
 const cases: readonly [string, Record<string, string>, object | undefined][] = [
   ['W3C', { traceparent: `00-${traceId}-${spanId}-01` }, expected],
@@ -17,15 +19,23 @@ const cases: readonly [string, Record<string, string>, object | undefined][] = [
     expected,
   ],
   ['B3 in one header', { b3: `${traceId}-${spanId}-1-05e3ac9a4f6e3b90` }, expected],
-  ['B3 without sampling state', { b3: `${traceId}-${spanId}` }, expected],
+  ['B3 without sampling state', { b3: `${traceId}-${spanId}` }, open],
   ['B3 of 64 bits', { b3: `${traceId.slice(16)}-${spanId}-d` }, short],
   ['B3 in upper case', { b3: `${traceId.toUpperCase()}-${spanId}-1` }, expected],
   [
     'B3 in several headers',
     { 'x-b3-traceid': traceId, 'x-b3-spanid': spanId, 'x-b3-sampled': '0' },
+    unsampled,
+  ],
+  ['B3 when traceparent is broken', { traceparent: 'rubbish', b3: `${traceId}-${spanId}-0` }, unsampled],
+  ['W3C that is not sampled', { traceparent: `00-${traceId}-${spanId}-02` }, unsampled],
+  ['W3C with other flags', { traceparent: `00-${traceId}-${spanId}-ff` }, expected],
+  ['B3 in several headers, open', { 'x-b3-traceid': traceId, 'x-b3-spanid': spanId }, open],
+  [
+    'B3 in several headers, to be debugged',
+    { 'x-b3-traceid': traceId, 'x-b3-spanid': spanId, 'x-b3-flags': '1', 'x-b3-sampled': '0' },
     expected,
   ],
-  ['B3 when traceparent is broken', { traceparent: 'rubbish', b3: `${traceId}-${spanId}-0` }, expected],
   ['no header', {}, undefined],
   ['version 00 with more fields', { traceparent: `00-${traceId}-${spanId}-01-what` }, undefined],
   ['version ff', { traceparent: `ff-${traceId}-${spanId}-01` }, undefined],
