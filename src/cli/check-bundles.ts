@@ -1,11 +1,12 @@
 import type { ConfiguredEngine } from '../app/authorization.ts';
 import type { BundleConfig } from '../config/bundle-config.ts';
 import type { Config } from '../config/config.ts';
+import { readBearerFile } from '../policy/bearer-file.ts';
 import { BundleError } from '../policy/bundle-source.ts';
 import type { BundleServiceMeter } from '../policy/http-bundle-source.ts';
 import type { OpaPushMeter } from '../policy/opa-push.ts';
 import type { PolicyMeter } from '../policy/opa-wasm.ts';
-import { VerificationKeyError } from '../policy/verification-key.ts';
+import { readVerificationKey, VerificationKeyError } from '../policy/verification-key.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 
 type WasmEngine = Extract<ConfiguredEngine, { kind: 'wasm' }>['engine'];
@@ -44,6 +45,21 @@ export async function checkBundles(
       const message = `has no entry point ${path}, which ext_authz asks for; it has ${entrypoints.join(', ')}`;
       return { path: placeOfBundles(config), message };
     });
+}
+
+/** What can be said without asking a service: the keys and tokens that bundles need must be there. */
+export async function checkBundleFiles({ policy }: Config): Promise<readonly ConfigProblem[]> {
+  const problems: ConfigProblem[] = [];
+  const attempt = async (path: string, work: () => Promise<unknown>): Promise<void> => {
+    await work().catch((error: unknown) => problems.push({ path, message: messageOf(error) }));
+  };
+  for (const { at, from, verificationKey } of policy.bundles) {
+    const bearerFile = from.kind === 'service' ? from.bearerFile : undefined;
+    if (verificationKey !== undefined)
+      await attempt(`${at}.verification_key`, () => readVerificationKey(verificationKey));
+    if (bearerFile !== undefined) await attempt(`${at}.auth.bearer_file`, () => readBearerFile(bearerFile));
+  }
+  return problems;
 }
 
 /** Takes the bundles into force; rejects with ConfigError. */

@@ -3,13 +3,20 @@ import { checkFederationFiles } from '../app/federation.ts';
 import { checkPushFiles } from '../app/opa-engine.ts';
 import type { FilesIdentityConfig } from '../config/config.ts';
 import { describeConfig } from '../config/load.ts';
+import type { WasmEngine } from '../policy/opa-wasm.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { createLatest, type Latest } from '../runtime/latest.ts';
 import { silentLogger } from '../runtime/log.ts';
 import type { X509BundleSet } from '../spiffe/bundle.ts';
 import { emptySnapshot, type TrustSnapshot } from '../trust/snapshot.ts';
 import { readIdentityFiles } from '../workload/files.ts';
-import { checkBundles, needsBundleService, placeOfBundles, silentPolicyMeter } from './check-bundles.ts';
+import {
+  checkBundleFiles,
+  checkBundles,
+  needsBundleService,
+  placeOfBundles,
+  silentPolicyMeter,
+} from './check-bundles.ts';
 import { type CheckedConfig, type ConfigFlags, readConfig } from './config-file.ts';
 import { firstIdentity } from './first-identity.ts';
 import { type CliOptions, type ExitCode, printLine } from './io.ts';
@@ -40,9 +47,7 @@ export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlag
   try {
     const problems = [
       ...(await checkFiles(io, config.identity.files, clock.now())),
-      ...(engine?.kind === 'wasm' && !needsBundleService(config)
-        ? await checkBundles(engine.engine, config, checked.queries.paths, io.signal)
-        : []),
+      ...(engine?.kind === 'wasm' ? await checkPolicy(engine.engine, checked, io.signal) : []),
       ...(await checkPushFiles(config)),
       ...(await checkFederationFiles(config)),
     ];
@@ -52,6 +57,17 @@ export async function validate(io: CliOptions, clock: Clock, flags: ValidateFlag
   } finally {
     if (engine?.kind === 'wasm') engine.engine.close();
   }
+}
+
+/** Services are asked only with `online`. */
+async function checkPolicy(
+  engine: WasmEngine,
+  { config, queries }: CheckedConfig,
+  signal: AbortSignal,
+): Promise<readonly ConfigProblem[]> {
+  return needsBundleService(config)
+    ? checkBundleFiles(config)
+    : checkBundles(engine, config, queries.paths, signal);
 }
 
 /** The identity files must hold an identity; what is odd but works is a warning. */

@@ -18,7 +18,7 @@ import {
 } from './bundle-poll.ts';
 import type { BundleHandler, BundleSource } from './bundle-source.ts';
 import { type KeptBundle, openKeptBundle } from './kept-bundle.ts';
-import { parseVerificationKey } from './verification-key.ts';
+import { maxKeyBytes, parseVerificationKey } from './verification-key.ts';
 
 export interface BundleServiceMeter {
   /** What a request to the service of a bundle came to. */
@@ -81,7 +81,7 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
   const location = url.replace(/\?.*$/, '');
   const keyFile = createFileSet({
     paths: verificationKey === undefined ? [] : [verificationKey],
-    maxBytes: maxBundleBytes,
+    maxBytes: maxKeyBytes,
   });
   let keyEvent: FileEvent | undefined;
   let state: PollState = firstPoll;

@@ -1,11 +1,12 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { AppError } from '../runtime/errors.ts';
-import type { FileEvent } from '../runtime/file-watch.ts';
+import { createFileSet, type FileEvent } from '../runtime/file-watch.ts';
 
 /** The key is at fault, not the bundle that it is to judge. */
 export class VerificationKeyError extends AppError {}
 
 const minRsaBits = 2048;
+export const maxKeyBytes = 64 * 1024;
 
 /** The public key in a PEM file, for the signatures of bundles. Throws VerificationKeyError. */
 export function parseVerificationKey(path: string, event: FileEvent | undefined): KeyObject {
@@ -25,4 +26,10 @@ export function parseVerificationKey(path: string, event: FileEvent | undefined)
     throw new VerificationKeyError('malformed', message);
   }
   return key;
+}
+
+/** The same, read once. */
+export async function readVerificationKey(path: string): Promise<KeyObject> {
+  const [event] = (await createFileSet({ paths: [path], maxBytes: maxKeyBytes }).look()) ?? [];
+  return parseVerificationKey(path, event);
 }

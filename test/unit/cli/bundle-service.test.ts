@@ -42,6 +42,18 @@ describe('validate with a bundle service', () => {
     );
   });
 
+  it('wants the key and the token, also without --online', async (t) => {
+    const { code, stderr } = await validate(t, {
+      url: 'https://bundles.example/b.tar.gz',
+      auth: { bearer_file: await file(t, 'token', 'two words\n') },
+      verification_key: 'none.pem',
+    });
+    assert.equal(code, 64);
+    assert.match(stderr, /policy\.bundle\.verification_key: .*none\.pem does not exist/);
+    assert.match(stderr, /policy\.bundle\.auth\.bearer_file: bearer token .* no bearer token has/);
+    assert.doesNotMatch(stderr, /two words/);
+  });
+
   it('shows the token, and exits 1 when the service refuses it', async (t) => {
     const server = await serving(t);
     server.requireToken('t0ken');
