@@ -174,6 +174,50 @@ test('a service that is away leaves the last policy in force, one on disk makes 
   });
 });
 
+/** A bundle of data alone. */
+function members(...ids: readonly string[]): Buffer {
+  return packBundle(
+    new Map([
+      ['.manifest', Buffer.from(JSON.stringify({ revision: ids.join(), roots: ['teams'] }))],
+      ['data.json', Buffer.from(JSON.stringify({ teams: { members: ids } }))],
+    ]),
+  );
+}
+
+test('a delta of one bundle changes decisions, and after a restart without the service the last snapshot counts', async (t) => {
+  const policies = await startBundleServer(t);
+  const teams = await startBundleServer(t);
+  const rego = 'package envoy.authz\n\nallow if input.spiffe.source.id in data.teams.members\n';
+  policies.publish(await built(t, rego, 'one'), '"one"');
+  teams.publish(members(allowed), '"one"');
+  const persist = await tempDirectory(t);
+  const bundles = [
+    { name: 'authz', url: policies.url, polling: every, persist_dir: persist },
+    { name: 'teams', url: teams.url, polling: every, persist_dir: persist },
+  ];
+  const sidecar = await startSidecar(t, { config: config(bundles) });
+  const ask = asking(connectCaller(t, sidecar));
+  assert.deepEqual([await ask(allowed), await ask(denied)], ['OK', 'Forbidden']);
+  const patch = { data: [{ op: 'upsert', path: '/teams/members/-', value: denied }] };
+  const delta = packBundle(
+    new Map([
+      ['.manifest', Buffer.from(JSON.stringify({ revision: 'both', roots: ['teams'] }))],
+      ['patch.json', Buffer.from(JSON.stringify(patch))],
+    ]),
+  );
+  teams.publishDelta(delta, members(allowed, denied), '"two"');
+  await decides(ask, denied, 'OK');
+  assert.equal(await ask(allowed), 'OK');
+  const refused = 'svidecar_policy_bundles_total{bundle="teams",outcome="refused"}';
+  assert.equal(await sidecar.metric(refused), 0, 'the delta was taken, and no snapshot after it');
+
+  await Promise.all([policies.close(), teams.close()]);
+  await sidecar.process().stop();
+  await sidecar.restart();
+  const again = asking(connectCaller(t, sidecar));
+  assert.deepEqual([await again(allowed), await again(denied)], ['OK', 'Forbidden']);
+});
+
 test('a token is used as it is rotated', async (t) => {
   const service = await startBundleServer(t);
   const token = join(await tempDirectory(t), 'token');

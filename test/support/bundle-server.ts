@@ -28,6 +28,8 @@ export interface BundleServer {
   requests(): readonly SeenRequest[];
   /** Puts a version in place and answers whoever waits for it. Without `etag` the bundle has none. */
   publish(bundle: Buffer, etag?: string): void;
+  /** The same for whoever has the version before and takes deltas: they get `delta`. */
+  publishDelta(delta: Buffer, bundle: Buffer, etag: string): void;
   override(answer: Override | undefined): void;
   /** The only token that is let in from now on; undefined: everybody is. */
   requireToken(token: string | undefined): void;
@@ -43,6 +45,12 @@ export type BundleServerOptions = Readonly<{
   port?: number;
 }>;
 
+type Version = Readonly<{
+  bundle: Buffer;
+  etag: string | undefined;
+  delta?: Readonly<{ from: string | undefined; bundle: Buffer }>;
+}>;
+
 /** Starts a bundle service on loopback; it is closed after the test. */
 export async function startBundleServer(
   t: TestContext,
@@ -51,7 +59,7 @@ export async function startBundleServer(
   const path = '/bundles/authz.tar.gz';
   const seen: { -readonly [K in keyof SeenRequest]: SeenRequest[K] }[] = [];
   const waiting = new Set<() => void>();
-  let current: Readonly<{ bundle: Buffer; etag: string | undefined }> | undefined;
+  let current: Version | undefined;
   let override: Override | undefined;
   let token: string | undefined;
 
@@ -67,29 +75,32 @@ export async function startBundleServer(
     } else if (request.url !== path || request.method !== 'GET' || current === undefined) {
       response.writeHead(404).end();
     } else if (current.etag === undefined || current.etag !== ifNoneMatch) {
-      give(response);
+      give(record, response);
     } else {
       const [, wait] = /;wait=(\d+)$/.exec(record.prefer ?? '') ?? [];
-      if (longPoll && wait !== undefined) holdBack(response, Number(wait) * 1000);
+      if (longPoll && wait !== undefined) holdBack(record, response, Number(wait) * 1000);
       else response.writeHead(304).end();
     }
   }
 
-  function give(response: ServerResponse): void {
+  function give({ prefer, ifNoneMatch }: SeenRequest, response: ServerResponse): void {
     if (current === undefined) return;
+    const { delta } = current;
+    const takesDelta = delta?.from === ifNoneMatch && /\bdelta\b/.test(prefer ?? '');
+    const bundle = (takesDelta ? delta?.bundle : undefined) ?? current.bundle;
     const type = longPoll ? 'application/vnd.openpolicyagent.bundles' : 'application/gzip';
     const etag = current.etag === undefined ? {} : { etag: current.etag };
-    response.writeHead(200, { 'content-type': type, ...etag }).end(current.bundle);
+    response.writeHead(200, { 'content-type': type, ...etag }).end(bundle);
   }
 
-  function holdBack(response: ServerResponse, ms: number): void {
+  function holdBack(record: SeenRequest, response: ServerResponse, ms: number): void {
     const done = (): void => {
       waiting.delete(news);
       clearTimeout(timer);
     };
     const news = (): void => {
       done();
-      give(response);
+      give(record, response);
     };
     const timer = setTimeout(() => {
       done();
@@ -110,15 +121,19 @@ export async function startBundleServer(
   t.after(close);
   const scheme = tls === undefined ? 'http' : 'https';
   const origin = `${scheme}://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  function put(version: Version): void {
+    current = version;
+    for (const wake of waiting) wake();
+  }
+
   return {
     origin,
     path,
     url: origin + path,
     requests: () => seen,
-    publish(bundle, etag) {
-      current = { bundle, etag };
-      for (const wake of waiting) wake();
-    },
+    publish: (bundle, etag) => put({ bundle, etag }),
+    publishDelta: (delta, bundle, etag) =>
+      put({ bundle, etag, delta: { from: current?.etag, bundle: delta } }),
     override(answer) {
       override = answer;
     },
