@@ -99,19 +99,22 @@ export function createBundleSet({ names, activate, onActivated, now }: BundleSet
     return 'active';
   }
 
+  const accepted = ({ next, inForce }: Slot): Bundle | undefined =>
+    next?.refused === false ? next.bundle : inForce;
   const newest = (slot: Slot): Bundle | undefined => slot.next?.bundle ?? slot.inForce;
 
   return Object.freeze({
     base(name: string) {
-      const { next, inForce } = slotOf(name);
-      return next?.refused === false ? next.bundle : inForce;
+      return accepted(slotOf(name));
     },
     async offer(name: string, bundle: Bundle, signal: AbortSignal) {
       const slot = slotOf(name);
-      if (slot.inForce?.digest === bundle.digest) {
-        slot.next = undefined;
+      const held = accepted(slot);
+      // A file that was only touched; a delta in it has been applied already.
+      if (held?.file === bundle.file) {
+        if (held === slot.inForce) slot.next = undefined;
         slot.problem = undefined;
-        return 'active';
+        return held === slot.inForce ? 'active' : 'waiting';
       }
       slot.next = { bundle, refused: false };
       const alone = [...slots.values()].every((other) => other === slot || other.next === undefined);

@@ -92,7 +92,7 @@ function hashOf(path: string, bytes: Buffer, algorithm: string): string {
   if (name === undefined) throw new MalformedError(`hash ${quoted(algorithm)} of a signed file is unknown`);
   const structured = path === '.manifest' || path === 'data.json' || path.endsWith('/data.json');
   return createHash(name)
-    .update(structured ? canonicalJson(bytes.toString('utf8')) : bytes)
+    .update(structured ? canonicalJson(bytes, quoted(path)) : bytes)
     .digest('hex');
 }
 

@@ -26,7 +26,9 @@ export type Bundle = Readonly<{
   /** Compiled policies; none in a bundle of data. */
   modules: readonly BundleModule[];
   data: DataText;
-  /** SHA-256 in hex over the bundle file, and over what a delta changed: equal digests, equal decisions. */
+  /** SHA-256 in hex over the bundle file. */
+  file: string;
+  /** The same, and for a delta over what it changed too: equal digests, equal decisions. */
   digest: string;
 }>;
 
@@ -59,7 +61,7 @@ export async function parseBundle(file: Buffer, key?: KeyObject, base?: Bundle):
   const manifest = parseManifest(contentOf(files, '.manifest'));
   const data = readData(files, manifest.roots);
   const modules = await compileModules(files, manifest, data);
-  return Object.freeze({ kind: 'snapshot', manifest, modules, data, digest });
+  return Object.freeze({ kind: 'snapshot', manifest, modules, data, file: digest, digest });
 }
 
 function applyDelta(
@@ -89,6 +91,7 @@ function applyDelta(
     manifest: Object.freeze({ ...manifest, wasm }),
     modules: base.modules,
     data: patchData(base.data, patch.bytes, roots),
+    file: digest,
     digest: createHash('sha256').update(`${base.digest} ${digest}`).digest('hex'),
   });
 }

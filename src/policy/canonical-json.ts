@@ -1,36 +1,32 @@
-import { MalformedError } from '../runtime/errors.ts';
+import { checkJson } from './json-text.ts';
+import { type JsonNode, jsonText, opened, stringOf } from './json-tree.ts';
 
 /**
  * The text over which OPA hashes a JSON file of a signed bundle: no white space, keys in order of their UTF-8 bytes, each
- * number as it was written. Throws MalformedError for what is not JSON.
+ * number as it was written. JSON.parse has no part in it: Node 24 can take a key written with escapes for another one
+ * (nodejs/node#63785), and another document would then pass for the signed one. Throws MalformedError or LimitError.
  */
-export function canonicalJson(text: string): string {
-  try {
-    const parse = JSON.parse as (text: string, reviver: Reviver) => unknown;
-    return write(
-      parse(text, (_key, value, { source }) => (typeof value === 'number' ? { [number]: source } : value)),
-    );
-  } catch (error) {
-    throw new MalformedError('a JSON file of the signed bundle cannot be read', { cause: error });
+export function canonicalJson(bytes: Uint8Array, what: string): string {
+  checkJson(bytes, what);
+  return write(jsonText(bytes), what);
+}
+
+function write(node: JsonNode, what: string): string {
+  const inner = opened(node);
+  if (inner.kind === 'array') return `[${inner.items.map((item) => write(item, what)).join(',')}]`;
+  if (inner.kind === 'object') {
+    const members = [...inner.members].map(([key, member]) => ({ key, bytes: Buffer.from(key), member }));
+    members.sort((a, b) => Buffer.compare(a.bytes, b.bytes));
+    return `{${members.map(({ key, member }) => `${writeText(key)}:${write(member, what)}`).join(',')}}`;
   }
+  const { bytes, start, end } = inner;
+  if (bytes[start] === 0x22) return writeText(stringOf(inner, what));
+  return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start)
+    .toString('latin1')
+    .trim();
 }
 
-type Reviver = (key: string, value: unknown, context: Readonly<{ source: string }>) => unknown;
-
-/** Stands in for a number, of which JSON.parse alone would lose digits. */
-const number = Symbol('number');
-
-function write(value: unknown): string {
-  if (typeof value === 'string') return writeText(value);
-  if (typeof value !== 'object' || value === null) return String(value);
-  if (Array.isArray(value)) return `[${value.map(write).join(',')}]`;
-  if (number in value) return String(value[number]);
-  const members = Object.entries(value).map(([key, member]) => ({ key, bytes: Buffer.from(key), member }));
-  members.sort((a, b) => Buffer.compare(a.bytes, b.bytes));
-  return `{${members.map(({ key, member }) => `${writeText(key)}:${write(member)}`).join(',')}}`;
-}
-
-/** As Go writes a text: the two line separators of JavaScript are escaped. */
+/** As Go writes a text: the two line separators of JavaScript are escaped, and half a surrogate pair is U+FFFD. */
 function writeText(text: string): string {
-  return JSON.stringify(text).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
+  return JSON.stringify(text.toWellFormed()).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
 }

@@ -197,6 +197,8 @@ test('a delta changes the data of its bundle, and a bad one changes nothing', as
   await put('teams', delta('d2', [{ op: 'upsert', path: '/users/-', value: 'bob' }]));
   await inForce({ authz: 'p1', teams: 'd2' });
   assert.deepEqual(await users(engine), { users: ['alice', 'bob'], by: ['authz p1', 'teams d2'] });
+  const before = engine.revision();
+  await put('teams', delta('d2', [{ op: 'upsert', path: '/users/-', value: 'bob' }]));
   const bad: readonly (readonly [Buffer, RegExp])[] = [
     [
       delta('d3', [
@@ -223,6 +225,7 @@ test('a delta changes the data of its bundle, and a bad one changes nothing', as
     await put('teams', version);
     await problemOf('teams', message);
     assert.deepEqual(await users(engine), { users: ['alice', 'bob'], by: ['authz p1', 'teams d2'] });
+    assert.equal(engine.revision(), before);
   }
   await put('teams', delta('d4', [{ op: 'replace', path: 'users/0', value: 'carol' }]));
   await inForce({ teams: 'd4' });

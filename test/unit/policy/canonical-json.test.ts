@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { canonicalJson } from '../../../src/policy/canonical-json.ts';
+import { canonicalJson as canonical } from '../../../src/policy/canonical-json.ts';
 import { AppError } from '../../../src/runtime/errors.ts';
+
+const canonicalJson = (text: string): string => canonical(Buffer.from(text), 'text');
 
 test('keys are ordered by their bytes and numbers keep their digits', () => {
   const text =
@@ -27,4 +29,14 @@ test('any text is either JSON of the same value or refused', () => {
     }),
   );
   assert.throws(() => canonicalJson('['.repeat(1_000_000)), AppError);
+});
+
+test('a key written with escapes is that key, whatever was read before', () => {
+  const records = Array.from({ length: 20 }, () => '{"allow":1,"deny":2}').join(',');
+  assert.equal(
+    canonicalJson(`[${records},{"all\\u006fw":1,"d\\u0065ny":2},{"d\\u0065ny":1}]`),
+    `[${records},{"allow":1,"deny":2},{"deny":1}]`,
+  );
+  assert.equal(canonicalJson('["\\ud800", "\\u00e9", 1 ]'), '["\ufffd","é",1]');
+  assert.equal(canonicalJson(' 1.0 \n'), '1.0');
 });
