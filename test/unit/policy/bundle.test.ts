@@ -83,3 +83,42 @@ test('garbage never makes it throw anything but an AppError', async () => {
     ),
   );
 });
+
+test('no manifest, data or patch makes it throw anything but an AppError', async () => {
+  const base = await parseBundle(packBundle(new Map([['data.json', Buffer.from('{"a":{"b":[1]}}')]])));
+  const path = fc.oneof(fc.constantFrom('/a/b/0', '/a/b/-', '/a/%zz', '', '/a/~2'), fc.string());
+  const operation = fc.record(
+    {
+      op: fc.oneof(fc.constantFrom('upsert', 'replace', 'remove'), fc.string()),
+      path,
+      value: fc.jsonValue(),
+    },
+    { requiredKeys: [] },
+  );
+  const patch = fc.oneof(fc.record({ data: fc.array(operation) }), fc.jsonValue());
+  const manifest = fc.oneof(
+    fc.record(
+      { roots: fc.array(fc.string()), wasm: fc.array(fc.jsonValue()), revision: fc.string() },
+      { requiredKeys: [] },
+    ),
+    fc.jsonValue(),
+  );
+  const files = fc.record(
+    { '.manifest': manifest, 'patch.json': patch, 'data.json': fc.jsonValue() },
+    { requiredKeys: [] },
+  );
+  await fc.assert(
+    fc.asyncProperty(files, async (contents) => {
+      const packed = Object.entries(contents).map(
+        ([name, value]) => [name, Buffer.from(JSON.stringify(value) ?? '')] as const,
+      );
+      try {
+        const { data } = await parseBundle(packBundle(new Map(packed)), undefined, base);
+        JSON.parse(Buffer.from(data).toString());
+      } catch (error) {
+        assert.ok(error instanceof AppError, String(error));
+      }
+    }),
+    { numRuns: 500 },
+  );
+});
