@@ -13,12 +13,16 @@ import { tempDirectory } from '../support/process.ts';
 
 const run = promisify(execFile);
 
-/** `data.cases.results`, an object, as our engine and as a real OPA evaluate it, with numbers as they are written. */
+/**
+ * `data.cases.results`, an object, as our engine and as a real OPA evaluate it, with numbers as they are written. OPA has
+ * the whole input; our engine one piece after another, because it bounds a result.
+ */
 export async function evaluateWithBoth(
   t: TestContext,
   policy: string,
   inputDocument: object,
-): Promise<{ ours: ReadonlyMap<Value, Value>; theirs: ReadonlyMap<Value, Value> }> {
+  pieces: readonly object[] = [inputDocument],
+): Promise<{ ours: readonly ReadonlyMap<Value, Value>[]; theirs: ReadonlyMap<Value, Value> }> {
   const directory = await tempDirectory(t);
   const bundle = join(directory, 'bundle.tar.gz');
   const input = join(directory, 'input.json');
@@ -33,7 +37,9 @@ export async function evaluateWithBoth(
     { now: Date.now, random: Math.random },
   );
   const entrypoint = wasm.entrypoints.get('cases/results') ?? 0;
-  const ours = resultsOf(Buffer.from(wasm.evaluate(entrypoint, await readFile(input))).toString());
+  const ours = pieces.map((piece) =>
+    resultsOf(Buffer.from(wasm.evaluate(entrypoint, Buffer.from(JSON.stringify(piece)))).toString()),
+  );
 
   const { stdout } = await run(
     await opaPath(),
