@@ -181,15 +181,18 @@ type Kind = Readonly<{
   context?: Record<string, string>;
 }>;
 
+/** Few enough of them that a decision held from before a change is asked for after it. */
+const cached = (n: number): Kind => ({ path: `/cached/${n % 3}`, n: n % 3 });
+
 const json = { 'content-type': 'application/json' };
 const kinds: readonly [(n: number) => Kind, ...((n: number) => Kind)[]] = [
-  (n) => ({ path: `/cached/${n % 40}`, n: n % 40 }),
+  cached,
   (n) => ({ path: `/n/${n}?q=${n}` }),
   (n) => ({ path: `/weave/${n}`, context: { api: 'weave' } }),
   (n) => ({ path: `/n/${n}`, headers: { 'x-more': 'y'.repeat(300), cookie: 'secret=1' } }),
   (n) => ({ path: `/vault/${n}` }),
   (n) => ({ path: '/body', method: 'POST', headers: json, body: JSON.stringify({ n, more: ['x', n] }) }),
-  (n) => ({ path: `/cached/${n % 40}`, n: n % 40 }),
+  cached,
   (n) => ({ path: `/vault/${n}`, method: 'POST' }),
   (n) => ({
     path: '/body',
@@ -202,6 +205,8 @@ const kinds: readonly [(n: number) => Kind, ...((n: number) => Kind)[]] = [
   () => ({ path: '/body', method: 'POST', headers: json, body: '{"n":', fault: 'body' }),
   () => ({ path: '/n/1', fault: 'bytes' }),
   (n) => ({ path: `/n/${n}`, headers: { 'content-type': 'text/plain' }, body: '{"n":1}' }),
+  cached,
+  cached,
 ];
 
 export function readAnswer(bytes: Buffer): Answer {

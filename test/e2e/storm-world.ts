@@ -108,7 +108,7 @@ export async function startWorld(
     publisher.publish(next);
     await said(`svidecar_svid_rotations_total{spiffe_id="${server}"}`, index, signal);
     trust.settle(index);
-    await sleep(300, signal);
+    await sleep(1_000, signal);
   }
   async function turnDenied(signal: AbortSignal): Promise<void> {
     const one = [oracle.agents[denied.states.length % 4] ?? '', oracle.plain];
@@ -132,7 +132,13 @@ export async function startWorld(
     trust,
     denied,
     async turn(signal) {
-      await Promise.all([again(turnPolicy, signal), again(turnTrust, signal), again(turnDenied, signal)]);
+      // Trust and rules take turns: each empties the cache, and decisions have to be held when the policy changes.
+      const turnOthers = async (until: AbortSignal): Promise<void> => {
+        await turnTrust(until);
+        await turnDenied(until);
+        await sleep(1_000, until);
+      };
+      await Promise.all([again(turnPolicy, signal), again(turnOthers, signal)]);
     },
   };
   return { sidecar, weather, certificates };

@@ -88,6 +88,7 @@ async function storm(t: TestContext, publish: Publish, { checksPerRound, spareFd
   t.diagnostic(
     JSON.stringify({
       ...calls.kinds(),
+      cached: await sidecar.metric('svidecar_decision_cache_total{outcome="hit"}'),
       policies: weather.policy.states.length,
       policiesSeen: seen.size - 1,
       trust: weather.trust.states.length,
