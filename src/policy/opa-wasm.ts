@@ -186,6 +186,23 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     if (failure !== undefined) throw new BundleError(source.name, failure);
   }
 
+  /** Settles when no source is followed any more: nothing comes into force behind the caller's back. */
+  async function load(signal: AbortSignal): Promise<void> {
+    const stop = new AbortController();
+    const either = AbortSignal.any([signal, stop.signal]);
+    let first: unknown;
+    const one = async (source: BundleSource): Promise<void> => {
+      try {
+        await loadFrom(source, either);
+      } catch (error) {
+        first ??= error;
+        stop.abort();
+      }
+    };
+    await Promise.all(sources.map(one));
+    if (first !== undefined) throw toAppError(first);
+  }
+
   function close(): void {
     closed = true;
     active?.pool.close();
@@ -222,9 +239,7 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     name: 'wasm',
     evaluate,
     run,
-    async load(signal: AbortSignal) {
-      await Promise.all(sources.map((source) => loadFrom(source, signal)));
-    },
+    load,
     close,
     ready: () => active !== undefined,
     revision: () => active?.digest ?? '',
