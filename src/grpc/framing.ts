@@ -14,6 +14,7 @@ export interface Deframer {
 }
 
 const prefixBytes = 5;
+const maxPieces = 256;
 
 /** What a receiver of messages can unpack, for grpc-accept-encoding. */
 export const acceptedEncodings = 'identity,deflate,gzip';
@@ -21,19 +22,29 @@ export const acceptedEncodings = 'identity,deflate,gzip';
 /** Frames as in https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, none longer than `maxBytes`. */
 export function createDeframer(maxBytes: number): Deframer {
   let chunks: Buffer[] = [];
+  /** How many of them, at the head, were put together from smaller ones. */
+  let blocks = 0;
   let held = 0;
   /** Length of the frame that the bytes held begin with, its prefix included, once that is known. */
   let wanted = prefixBytes;
 
   function hold(bytes: Buffer): void {
     chunks = [bytes];
+    blocks = 0;
     held = bytes.length;
+  }
+
+  /** A byte in a frame of its own keeps all of what was read from the socket with it. */
+  function compact(): void {
+    chunks.push(Buffer.concat(chunks.splice(blocks)));
+    blocks += 1;
   }
 
   return {
     push(chunk) {
       chunks.push(chunk);
       held += chunk.length;
+      if (chunks.length - blocks >= maxPieces) compact();
       const frames: Frame[] = [];
       while (held >= wanted) {
         const bytes = joined(chunks, held);

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import process from 'node:process';
 import { describe, it } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { deflateSync, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { createDeframer, type Frame, frameOf, unpack } from '../../../src/grpc/framing.ts';
@@ -34,6 +37,25 @@ describe('a deframer', () => {
         deframer.end();
       }),
     );
+  });
+
+  it('keeps of a message that comes byte by byte no more than its bytes', () => {
+    setFlagsFromString('--expose-gc');
+    const gc = runInNewContext('gc') as () => void;
+    const message = Buffer.alloc(20_000, 'x');
+    const deframer = createDeframer(message.length);
+    const frames: Frame[] = [];
+    gc();
+    const before = process.memoryUsage().arrayBuffers;
+    for (const [index, byte] of frameOf(message).entries()) {
+      // As a read from a socket of which the byte is a part.
+      frames.push(...deframer.push(Buffer.allocUnsafeSlow(8_192).fill(byte).subarray(0, 1)));
+      if (index !== message.length) continue;
+      gc();
+      const kept = process.memoryUsage().arrayBuffers - before;
+      assert.ok(kept < 20_000_000, `${kept} bytes are kept of ${message.length}`);
+    }
+    assert.deepEqual(frames, [{ compressed: false, bytes: message }]);
   });
 
   it('never throws anything but a StatusError, whatever the bytes', () => {
