@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { createServer, type RequestListener, type Server } from 'node:http';
-import { createServer as createTcpServer, type Server as TcpServer } from 'node:net';
+import { createServer as createTcpServer, type Socket, type Server as TcpServer } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { createHttpClient, type HttpClient, type HttpRequest } from '../../../src/http/client.ts';
 import { AbortedError, LimitError, TimeoutError, UnavailableError } from '../../../src/runtime/errors.ts';
-import { tempDirectory } from '../../support/process.ts';
+import { tempDirectory, until } from '../../support/process.ts';
 
 const forever = new AbortController().signal;
 
@@ -175,4 +175,34 @@ test('an error does not tell the query, which may hold a secret', async (t) => {
       return true;
     });
   }
+});
+
+test('it is told of each kept connection that ends, and of none that is in use', async (t) => {
+  const sockets: Socket[] = [];
+  const waiting: (() => void)[] = [];
+  const server = createServer((request, response) => {
+    if (request.url === '/wait') waiting.push(() => response.end('late'));
+    else response.end('x');
+  });
+  server.on('connection', (socket) => sockets.push(socket));
+  const url = await listen(t, server, 0);
+  let ends = 0;
+  const http = createHttpClient({ maxSockets: 8, onIdleEnd: () => (ends += 1) });
+  t.after(() => http.close());
+  const endAll = (): void => {
+    for (const socket of sockets) socket.destroy();
+  };
+
+  await http.request(get(url, { path: '/' }), forever);
+  await http.request(get(url, { path: '/' }), forever);
+  assert.deepEqual([sockets.length, ends], [1, 0]);
+  endAll();
+  await until('the end to be told', () => Promise.resolve(ends === 1 || undefined));
+
+  await http.request(get(url, { path: '/' }), forever);
+  const inUse = http.request(get(url, { path: '/wait' }), forever);
+  await until('the request', () => Promise.resolve(waiting.length === 1 || undefined));
+  endAll();
+  await assert.rejects(inUse, UnavailableError);
+  assert.equal(ends, 1, 'whoever waits for the answer knows already');
 });
