@@ -22,7 +22,6 @@ async function startMesh(t: TestContext, url: string, authz: Json = {}): Promise
       ext_authz: { path: entrypoint, ...authz },
       policy: { opa: { url }, timeout: '300ms' },
     },
-    waitForReady: false,
   });
   const tls = { certificate: server, bundle: 'ROOTCA' };
   const config = combined(sidecar.socket, clientSide('client', allowed, entry, port), {
