@@ -3,11 +3,14 @@ import { UnavailableError } from '../runtime/errors.ts';
 import type { TlsCredentials } from '../spiffe/tls-credentials.ts';
 import type { ServerTrust } from './server-trust.ts';
 
+/** We have nothing to show to a server that wants to know who we are; nothing was sent. */
+export class NoCredentialsError extends UnavailableError {}
+
 /** Connections to servers that have proved who they are. */
 export interface VerifiedPool {
   /**
    * Does `work` with the connections of now. A connection made under another X509-SVID of ours or other bundles than
-   * those of now is not among them; one in use at a change serves its exchange and ends. Rejects with UnavailableError while
+   * those of now is not among them; one in use at a change serves its exchange and ends. Rejects with NoCredentialsError while
    * we have no X509-SVID to show.
    */
   use<T>(work: (agent: HttpsAgent) => Promise<T>): Promise<T>;
@@ -31,7 +34,7 @@ export function createVerifiedPool(
     const { bundles, credentials } = trust.kind === 'spiffe' ? trust : {};
     const shown = credentials?.();
     if (credentials !== undefined && shown === undefined) {
-      throw new UnavailableError('we have no valid X509-SVID to show to the server yet');
+      throw new NoCredentialsError('we have no valid X509-SVID to show to the server yet');
     }
     const madeUnder = [shown, bundles?.()];
     if (current?.madeUnder.every((part, index) => part === madeUnder[index])) return current;

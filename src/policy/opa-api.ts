@@ -1,4 +1,5 @@
 import type { HttpClient, HttpRequest, HttpResponse } from '../http/client.ts';
+import { NoCredentialsError } from '../http/verified-pool.ts';
 import { type AppError, errnoOf, MalformedError, toAppError } from '../runtime/errors.ts';
 import { isJsonObject } from '../spiffe/json.ts';
 
@@ -91,8 +92,9 @@ function detailOf(error: unknown): string {
 }
 
 /** What an operator can do about an OPA that cannot be asked. */
-export function remedyFor({ code }: AppError): string {
-  return code === 'permission_denied'
+export function remedyFor(error: AppError): string {
+  if (error instanceof NoCredentialsError) return 'mend the identity source';
+  return error.code === 'permission_denied'
     ? 'its certificate and policy.opa.spiffe_ids must fit'
     : 'start it, or correct policy.opa.url';
 }

@@ -5,6 +5,7 @@ import { type TestContext, test } from 'node:test';
 import { TLSSocket } from 'node:tls';
 import { createHttpClient } from '../../../src/http/client.ts';
 import { ServerIdentityError } from '../../../src/http/server-trust.ts';
+import { NoCredentialsError } from '../../../src/http/verified-pool.ts';
 import { UnavailableError } from '../../../src/runtime/errors.ts';
 import type { X509BundleSet } from '../../../src/spiffe/bundle.ts';
 import { encodeCertificatesPem } from '../../../src/spiffe/certificate.ts';
@@ -109,7 +110,7 @@ test('without an X509-SVID of our own nobody is asked, and with one they are', a
   const { credentials } = state;
   state.credentials = undefined;
   await assert.rejects(ask(), (error: unknown) => {
-    assert.ok(error instanceof UnavailableError);
+    assert.ok(error instanceof NoCredentialsError);
     assert.match(error.message, /no valid X509-SVID to show/);
     return true;
   });

@@ -2,10 +2,13 @@ import assert from 'node:assert/strict';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type TestContext, test } from 'node:test';
 import { createHttpClient } from '../../../src/http/client.ts';
+import { ServerIdentityError } from '../../../src/http/server-trust.ts';
+import { NoCredentialsError } from '../../../src/http/verified-pool.ts';
 import { createOpaApi } from '../../../src/policy/opa-api.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../../../src/policy/opa-rest.ts';
 import type { Evaluation } from '../../../src/policy/policy-engine.ts';
-import type { Logger } from '../../../src/runtime/log.ts';
+import { UnavailableError } from '../../../src/runtime/errors.ts';
+import { type Logger, silentLogger } from '../../../src/runtime/log.ts';
 
 const forever = new AbortController().signal;
 
@@ -234,4 +237,17 @@ test('probe asks for health and says what is wrong', async (t) => {
     engine.probe(forever),
     /^UnavailableError: OPA cannot be reached \(GET .*ECONN\w+\): start it/,
   );
+});
+
+test('what to do is told by what is wrong: no OPA, another server, or no identity of ours', async () => {
+  for (const [error, remedy] of [
+    [new UnavailableError('gone'), /^OPA cannot be reached \(gone\): start it, or correct policy\.opa\.url$/],
+    [new ServerIdentityError('other'), /\(other\): its certificate and policy\.opa\.spiffe_ids must fit$/],
+    [new NoCredentialsError('none'), /\(none\): mend the identity source$/],
+  ] as const) {
+    const api = { url: 'https://opa', send: () => Promise.reject(error) };
+    const engine = createOpaRestEngine({ api, timeoutMs: 100, log: silentLogger });
+    assert.match(await failure(engine.evaluate('a', {}, forever)), /^engine_unavailable/);
+    await assert.rejects(engine.probe(forever), { message: remedy });
+  }
 });
