@@ -207,6 +207,9 @@ export function createAuthorization(
     }),
     response: { headerMode: extAuthz.headerMode, onFailure: extAuthz.onFailure },
     maxConcurrent: extAuthz.limits.maxConcurrent,
+    timeoutMs: config.policy.timeoutMs,
+    now: clock.now,
+    monotonicNow: clock.monotonicNow,
     onDecision(trace) {
       recent.add(summarize(trace));
       records?.record(trace);

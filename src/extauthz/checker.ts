@@ -58,8 +58,8 @@ export interface Checker {
    * away makes it reject, with AbortedError. `deadline` is the caller's, in milliseconds since the epoch.
    */
   check(message: unknown, signal: AbortSignal, deadline?: number): Promise<CheckTrace>;
-  /** The trace of a Check that is refused unseen. */
-  refuseUnseen(refusal: Refusal): CheckTrace;
+  /** The trace of a Check that is refused unseen, after it waited so many milliseconds. */
+  refuseUnseen(refusal: Refusal, waitedMs?: number): CheckTrace;
 }
 
 type Steps = { -readonly [K in keyof CheckSteps]: CheckSteps[K] } & {
@@ -236,12 +236,12 @@ export function createChecker(options: CheckerOptions): Checker {
         outcome,
       };
     },
-    refuseUnseen(refusal) {
+    refuseUnseen(refusal, waitedMs = 0) {
       return {
         ...noSteps,
         decisionId: options.newDecisionId(),
-        startedAt: now(),
-        durationMs: 0,
+        startedAt: now() - waitedMs,
+        durationMs: waitedMs,
         outcome: refused(refusal),
       };
     },

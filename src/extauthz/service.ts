@@ -1,6 +1,7 @@
 import { messageCodec } from '../grpc/protos.ts';
-import type { Service, UnaryMethod } from '../grpc/service.ts';
-import { AbortedError, toAppError } from '../runtime/errors.ts';
+import type { CallContext, Service, UnaryMethod } from '../grpc/service.ts';
+import { withDeadline } from '../runtime/abort.ts';
+import { AbortedError, TimeoutError, toAppError } from '../runtime/errors.ts';
 import type { ResponseOptions } from './check-response.ts';
 import type { CheckTrace } from './check-trace.ts';
 import { boundCheckRequest } from './check-wire.ts';
@@ -24,6 +25,12 @@ export type ExtAuthzServiceOptions = Readonly<{
   response: ResponseOptions;
   /** Checks under way at once; one more is refused at once, `overloaded`. */
   maxConcurrent: number;
+  /** Bounds a Check with its wait for a turn, in milliseconds; the checker's own bound. */
+  timeoutMs: number;
+  /** Milliseconds since the epoch. */
+  now: () => number;
+  /** Milliseconds of a clock that never goes back. */
+  monotonicNow: () => number;
   /** Sees every finished Check, with the outcome that went out. Must not throw. */
   onDecision: (trace: CheckTrace) => void;
   meter: ExtAuthzMeter;
@@ -45,13 +52,18 @@ export function resultOf(outcome: Outcome): CheckResult {
 const heavyBytes = 64 * 1024;
 
 const overloaded = refuse('overloaded', 'too many Checks at once: see ext_authz.limits.max_concurrent');
+// Not engine_timeout: no engine was asked, and one that on_failure or dry_run lets pass would pass by sending much at once.
+const noTurn = refuse(
+  'overloaded',
+  'large Checks waited for each other longer than policy.timeout: give Envoy a smaller max_request_bytes, or raise it',
+);
 
 /**
  * `envoy.service.auth.v3.Authorization`. A Check is answered with a CheckResponse whatever is wrong, because under
  * failure_mode_allow a gRPC error that a client can provoke is an allow; only a caller that goes away gets an error.
  */
 export function createExtAuthzService(options: ExtAuthzServiceOptions): Service {
-  const { checker, meter, maxConcurrent, onDecision } = options;
+  const { checker, meter, maxConcurrent, timeoutMs, now, monotonicNow, onDecision } = options;
   const request = messageCodec('envoy.service.auth.v3.CheckRequest');
   const encode = createResponseEncoder(options.response);
   const turn = createTurns();
@@ -78,6 +90,24 @@ export function createExtAuthzService(options: ExtAuthzServiceOptions): Service 
     }
   }
 
+  /** Judges a large Check in its turn, or refuses it when there is none in its time. Rejects when the caller goes. */
+  async function checkInTurn(bytes: Buffer, { signal, deadline }: CallContext): Promise<CheckTrace> {
+    const began = monotonicNow();
+    const budgetMs = deadline === undefined ? timeoutMs : Math.min(timeoutMs, deadline - now());
+    const waitedMs = (): number => monotonicNow() - began;
+    try {
+      await withDeadline(Math.max(0, budgetMs), signal, turn);
+    } catch (error) {
+      if (error instanceof TimeoutError) return checker.refuseUnseen(noTurn, waitedMs());
+      throw error;
+    }
+    if (signal.aborted) throw new AbortedError();
+    const leftMs = budgetMs - waitedMs();
+    // A loop that was busy for long may give the turn before it looks at timers.
+    if (leftMs <= 0) return checker.refuseUnseen(noTurn, waitedMs());
+    return checker.check(decode(bytes), signal, now() + leftMs);
+  }
+
   const check: UnaryMethod<Buffer, Buffer> = {
     kind: 'unary',
     decode: (bytes) => bytes,
@@ -86,11 +116,11 @@ export function createExtAuthzService(options: ExtAuthzServiceOptions): Service 
       if (underWay >= maxConcurrent) return answer(checker.refuseUnseen(overloaded));
       underWay += 1;
       try {
-        if (bytes.length > heavyBytes) {
-          await turn();
-          if (call.signal.aborted) throw new AbortedError();
-        }
-        return answer(await checker.check(decode(bytes), call.signal, call.deadline));
+        return answer(
+          bytes.length > heavyBytes
+            ? await checkInTurn(bytes, call)
+            : await checker.check(decode(bytes), call.signal, call.deadline),
+        );
       } finally {
         underWay -= 1;
       }

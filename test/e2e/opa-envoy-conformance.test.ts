@@ -106,6 +106,9 @@ function serving(t: TestContext, engine: PolicyEngine, trust: Trust): Ask {
         onFailure: mode.onFailure ?? 'deny',
       },
       maxConcurrent: 10,
+      timeoutMs: 60_000,
+      now: Date.now,
+      monotonicNow: () => performance.now(),
       onDecision() {},
       meter: { checked() {}, evaluated() {} },
     });

@@ -173,6 +173,9 @@ for (const [what, sources] of Object.entries(peerSources)) {
       checker,
       response: { headerMode: 'overwrite', onFailure: 'deny' },
       maxConcurrent: 10,
+      timeoutMs: 60_000,
+      now: () => testNow,
+      monotonicNow: () => performance.now(),
       onDecision() {},
       meter: { checked() {}, evaluated() {} },
     });
@@ -191,6 +194,6 @@ for (const [what, sources] of Object.entries(peerSources)) {
       { numRuns: 1_500 },
     );
     // Else nothing of this is about what a policy sees.
-    assert.ok(asked > 10, `the policy was asked ${asked} times`);
+    assert.ok(asked > 0, `the policy was asked ${asked} times`);
   });
 }

@@ -10,6 +10,7 @@ import { StatusError } from '../../../src/grpc/status.ts';
 import type { Evaluation } from '../../../src/policy/policy-engine.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
 import { emptySnapshot } from '../../../src/trust/snapshot.ts';
+import { testNow } from '../../support/ca.ts';
 import {
   answering,
   type CheckerParts,
@@ -47,6 +48,9 @@ async function serving(
     checker: checkerWith(trust, parts),
     response: { headerMode: 'overwrite', onFailure: 'deny' },
     maxConcurrent,
+    timeoutMs: 60_000,
+    now: parts.now ?? (() => testNow),
+    monotonicNow: () => performance.now(),
     onDecision: (trace) => traces.push(trace),
     meter: {
       checked: (result, reason, seconds) => {
@@ -232,4 +236,48 @@ test('a flood of fields is refused as malformed, whatever the policy says', asyn
     const answer = await check(client, requests.encode({ attributes: { request: { http: { headers } } } }));
     assert.equal(answer.deniedResponse?.status?.code, 'BadRequest');
   });
+});
+
+test('large Checks that get no turn within policy.timeout are answered 503, dry run or not, and never judged', async () => {
+  let clock = 0;
+  const judged: string[] = [];
+  const traces: CheckTrace[] = [];
+  // A policy that takes all the time that a Check has.
+  const engine = functionEngine((_, input) => {
+    clock += 100;
+    judged.push(JSON.stringify(input).includes('/first') ? 'first' : 'another');
+    return { kind: 'result', value: true };
+  });
+  const service = createExtAuthzService({
+    checker: checkerWith(trust, { engine, dryRun: true, body: { parse: false, maxBytes: 10 } }),
+    response: { headerMode: 'overwrite', onFailure: 'error' },
+    maxConcurrent: 10,
+    timeoutMs: 100,
+    now: () => testNow,
+    monotonicNow: () => clock,
+    onDecision: (trace) => traces.push(trace),
+    meter: { checked() {}, evaluated() {} },
+  });
+  const { Check } = service.methods;
+  assert.ok(Check?.kind === 'unary');
+  const call = { signal: neverAborted, deadline: undefined, peer: '', metadata: () => [] };
+  const answers = await Promise.all(
+    ['/first', '/second', '/third'].map((path) => {
+      const attributes = getRequest({ path, body: 'x'.repeat(100_000) }) ?? null;
+      return Check.handle(requests.encode({ attributes }), call) as Promise<Buffer>;
+    }),
+  );
+  assert.deepEqual(
+    answers.map((bytes) => responses.decode(bytes).deniedResponse?.status?.code),
+    [undefined, 'ServiceUnavailable', 'ServiceUnavailable'],
+  );
+  assert.deepEqual(judged, ['first']);
+  assert.deepEqual(
+    traces.map(({ outcome, durationMs }) => [reasonCodeOf(outcome), durationMs]),
+    [
+      [undefined, traces[0]?.durationMs],
+      ['overloaded', 100],
+      ['overloaded', 100],
+    ],
+  );
 });
