@@ -1,10 +1,11 @@
 import { LimitError, MalformedError } from '../runtime/errors.ts';
 import {
+  childOf,
+  eachPiece,
   emptyObject,
   isObject,
   type JsonNode,
   type JsonObject,
-  jsonPieces,
   jsonText,
   opened,
 } from './json-tree.ts';
@@ -66,37 +67,35 @@ export function mergeBundleData(
   bundles: readonly Readonly<{ roots: readonly DataPath[]; data: DataText }>[],
 ): DataText {
   const merged = emptyObject();
-  for (const { roots, data } of bundles) insertRoots(merged, jsonText(data), roots);
+  for (const { roots, data } of bundles) insertRoots(merged, opened(jsonText(data)), roots);
   return writeData(merged);
 }
 
 /** Adds what lies at the roots, and nothing of the way to them. */
 export function insertRoots(into: JsonObject, document: JsonNode, roots: readonly DataPath[]): void {
   for (const root of roots) {
-    const found = find(document, root);
+    const found = root.reduce<JsonNode | undefined>(
+      (node, segment) => node && childOf(node, segment),
+      document,
+    );
     if (found !== undefined) insertDocument(into, root, found);
   }
 }
 
-function find(document: JsonNode, path: DataPath): JsonNode | undefined {
-  let node: JsonNode | undefined = document;
-  for (const segment of path) {
-    const parent: JsonNode | undefined = node && opened(node);
-    node = parent?.kind === 'object' ? parent.members.get(segment) : undefined;
-  }
-  return node;
-}
-
 /** Throws LimitError for a document beyond maxDataBytes. */
 export function writeData(document: JsonNode): DataText {
-  const pieces = jsonPieces(document);
-  const length = pieces.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  let length = 0;
+  eachPiece(document, (piece) => (length += Buffer.byteLength(piece)));
   if (length > maxDataBytes) throw new LimitError(`data is larger than ${maxDataBytes} bytes`);
   const text = new Uint8Array(new SharedArrayBuffer(length));
+  const into = Buffer.from(text.buffer);
   let at = 0;
-  for (const piece of pieces) {
-    text.set(piece, at);
-    at += piece.byteLength;
-  }
+  eachPiece(document, (piece) => {
+    if (typeof piece === 'string') at += into.write(piece, at);
+    else {
+      into.set(piece, at);
+      at += piece.byteLength;
+    }
+  });
   return text;
 }

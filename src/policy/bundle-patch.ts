@@ -1,8 +1,10 @@
 import { LimitError, MalformedError } from '../runtime/errors.ts';
-import { type DataText, formatRoots, writeData } from './bundle-data.ts';
+import { type DataText, formatRoots, maxDataBytes, writeData } from './bundle-data.ts';
 import { checkJson, maxDepth } from './json-text.ts';
 import {
+  childOf,
   emptyObject,
+  itemIndex,
   type JsonArray,
   type JsonNode,
   type JsonObject,
@@ -22,6 +24,7 @@ type Patch = Readonly<{ op: (typeof operations)[number]; path: DataPath; value: 
  * at its end. Throws MalformedError that names the operation, or LimitError.
  */
 export function patchData(data: DataText, patch: Uint8Array, roots: readonly DataPath[]): DataText {
+  if (patch.length > maxDataBytes) throw new LimitError(`patch.json is larger than ${maxDataBytes} bytes`);
   checkJson(patch, 'patch.json');
   const document = opened(jsonText(data));
   if (document.kind !== 'object') throw new MalformedError('data of the bundle is no object');
@@ -34,7 +37,10 @@ export function patchData(data: DataText, patch: Uint8Array, roots: readonly Dat
       throw new MalformedError(`${what} is outside the roots of the bundle: ${formatRoots(roots)}`);
     change(document, { op, path, value }, what);
   }
-  return writeData(document);
+  const patched = writeData(document);
+  // The next delta takes it apart.
+  checkJson(patched, 'data of the bundle');
+  return patched;
 }
 
 function readOperations(patch: Uint8Array): readonly JsonNode[] {
@@ -89,29 +95,8 @@ function change(document: JsonObject, { op, path, value }: Patch, what: string):
     return;
   }
   const { items } = parent;
-  const index = op === 'upsert' && last === '-' ? items.length : indexOf(last);
+  const index = op === 'upsert' && last === '-' ? items.length : itemIndex(last);
   if (index === undefined || index > items.length || (op !== 'upsert' && index === items.length))
     throw new MalformedError(`${what} finds no such item`);
   items.splice(index, op === 'upsert' ? 0 : 1, ...(op === 'remove' ? [] : [value]));
-}
-
-/** The child, taken apart where it stands, so that what changes in it changes the document. */
-function childOf(node: JsonObject | JsonArray, segment: string): JsonNode | undefined {
-  if (node.kind === 'object') {
-    const child = node.members.get(segment);
-    if (child === undefined) return undefined;
-    const inner = opened(child);
-    node.members.set(segment, inner);
-    return inner;
-  }
-  const index = indexOf(segment);
-  const child = index === undefined ? undefined : node.items[index];
-  if (index === undefined || child === undefined) return undefined;
-  const inner = opened(child);
-  node.items[index] = inner;
-  return inner;
-}
-
-function indexOf(segment: string): number | undefined {
-  return /^(?:0|[1-9]\d{0,8})$/.test(segment) ? Number(segment) : undefined;
 }

@@ -1,9 +1,11 @@
 import { constants, createHash, type KeyObject, verify } from 'node:crypto';
-import { MalformedError } from '../runtime/errors.ts';
+import { LimitError, MalformedError } from '../runtime/errors.ts';
 import { canonicalJson } from './canonical-json.ts';
 import type { TarFile } from './tar.ts';
 
 const signaturesPath = '.signatures.json';
+/** Room for the path and the hash of as many files as an archive may have. */
+const maxSignaturesBytes = 8 * 1024 * 1024;
 
 /** Names of OPA → names of OpenSSL. */
 const hashes: ReadonlyMap<string, string> = new Map([
@@ -51,6 +53,8 @@ export function verifyBundleSignature(files: readonly TarFile[], key: KeyObject 
 }
 
 function signedFiles(text: Buffer, key: KeyObject): readonly SignedFile[] {
+  if (text.length > maxSignaturesBytes)
+    throw new LimitError(`${signaturesPath} is larger than ${maxSignaturesBytes} bytes`);
   const { signatures } = objectOf(text, signaturesPath);
   const [token, ...more] = Array.isArray(signatures) ? (signatures as unknown[]) : [];
   if (typeof token !== 'string' || more.length > 0) {

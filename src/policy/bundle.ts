@@ -13,7 +13,7 @@ import {
 import { type Manifest, parseManifest } from './bundle-manifest.ts';
 import { patchData } from './bundle-patch.ts';
 import { verifyBundleSignature } from './bundle-signature.ts';
-import { checkJson, maxDepth } from './json-text.ts';
+import { checkJson, createJsonBudget, maxDepth } from './json-text.ts';
 import { emptyObject, jsonText } from './json-tree.ts';
 import { type DataPath, formatPath, rootsContain } from './roots.ts';
 import { readTar, type TarFile } from './tar.ts';
@@ -115,13 +115,14 @@ function readData(files: readonly TarFile[], roots: readonly DataPath[]): DataTe
     throw new MalformedError(`bundle holds ${path}, which is not read here: opa build makes it data.json`);
   }
   const document = emptyObject();
+  const budget = createJsonBudget();
   let total = 0;
   for (const { path, bytes } of files) {
     if (baseName(path) !== 'data.json') continue;
     total += bytes.length;
     if (total > maxDataBytes) throw new LimitError(`data is larger than ${maxDataBytes} bytes`);
     const what = `${path.slice(0, 200)} of the bundle`;
-    checkJson(bytes, what);
+    checkJson(bytes, what, budget);
     // As OPA: a directory's name counts without dots in front.
     const directory = path.slice(0, -'data.json'.length).replaceAll(/^[./]+|\/+$/g, '');
     if (directory === '' && bytes[bytes.findIndex((byte) => byte > 0x20)] !== 0x7b)

@@ -15,9 +15,8 @@ function write(node: JsonNode, what: string): string {
   const inner = opened(node);
   if (inner.kind === 'array') return `[${inner.items.map((item) => write(item, what)).join(',')}]`;
   if (inner.kind === 'object') {
-    const members = [...inner.members].map(([key, member]) => ({ key, bytes: Buffer.from(key), member }));
-    members.sort((a, b) => Buffer.compare(a.bytes, b.bytes));
-    return `{${members.map(({ key, member }) => `${writeText(key)}:${write(member, what)}`).join(',')}}`;
+    const members = [...inner.members].sort(([a], [b]) => compareBytes(a, b));
+    return `{${members.map(([key, member]) => `${writeText(key)}:${write(member, what)}`).join(',')}}`;
   }
   const { bytes, start, end } = inner;
   if (bytes[start] === 0x22) return writeText(stringOf(inner, what));
@@ -29,4 +28,9 @@ function write(node: JsonNode, what: string): string {
 /** As Go writes a text: the two line separators of JavaScript are escaped, and half a surrogate pair is U+FFFD. */
 function writeText(text: string): string {
   return JSON.stringify(text.toWellFormed()).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
+}
+
+/** In the order of their UTF-8, which is that of UTF-16 except that surrogates come last. */
+function compareBytes(a: string, b: string): number {
+  return /[\ud800-\uffff]/.test(a + b) ? Buffer.compare(Buffer.from(a), Buffer.from(b)) : a < b ? -1 : 1;
 }

@@ -4,24 +4,37 @@ import { LimitError, MalformedError } from '../runtime/errors.ts';
 /** How deep a document may be nested, because what reads it afterwards is recursive. */
 export const maxDepth = 1000;
 
+/** How many values a document may have. What is taken apart costs up to 200 bytes for each, and a policy holds no more in its memory. */
+const maxValues = 2_000_000;
+
+/** How many values may still come, for texts that count together. */
+export type JsonBudget = { values: number };
+
+export function createJsonBudget(): JsonBudget {
+  return { values: maxValues };
+}
+
 const [openObject, closeObject, openArray, closeArray] = [0x7b, 0x7d, 0x5b, 0x5d];
 const [quote, backslash, comma, colon] = [0x22, 0x5c, 0x2c, 0x3a];
 
 /**
  * Checks that the bytes are one JSON text (RFC 8259) in UTF-8 and nothing else, building nothing: it costs time in
- * proportion to the text and no memory. Throws MalformedError, which names `what`, or LimitError for one nested too deep.
+ * proportion to the text and no memory. Throws MalformedError, which names `what`, or LimitError for one nested too deep
+ * or of too many values.
  */
-export function checkJson(bytes: Uint8Array, what: string): void {
+export function checkJson(bytes: Uint8Array, what: string, budget = createJsonBudget()): void {
   if (!isUtf8(bytes)) throw new MalformedError(`${what} is not JSON: not UTF-8`);
-  const end = skipSpace(bytes, skipValue(bytes, skipSpace(bytes, 0), what));
+  const end = skipSpace(bytes, skipValue(bytes, skipSpace(bytes, 0), what, budget));
   if (end < bytes.length) throw malformed(what, end);
 }
 
 /** Where the value that begins at `start` ends. */
-export function skipValue(bytes: Uint8Array, start: number, what: string): number {
+export function skipValue(bytes: Uint8Array, start: number, what: string, budget?: JsonBudget): number {
   const closers: number[] = [];
   let at = start;
   for (;;) {
+    if (budget !== undefined && (budget.values -= 1) < 0)
+      throw new LimitError(`${what} goes beyond ${maxValues} values, which are the most that can be read`);
     const first = bytes[at];
     if (first === openObject || first === openArray) {
       if (closers.length === maxDepth) throw new LimitError(`${what} is nested more than ${maxDepth} deep`);

@@ -41,22 +41,42 @@ export function stringOf(node: JsonNode | undefined, what: string): string {
   return decodeString(node.bytes, node.start, skipString(node.bytes, node.start, what));
 }
 
-/** The whole document as one text again, in pieces. */
-export function jsonPieces(node: JsonNode, pieces: Uint8Array[] = []): readonly Uint8Array[] {
+/** Gives the whole document as one text again, piece by piece. */
+export function eachPiece(node: JsonNode, take: (piece: string | Uint8Array) => void): void {
   if (node.kind === 'text') {
-    pieces.push(node.bytes.subarray(node.start, node.end));
-    return pieces;
+    take(node.bytes.subarray(node.start, node.end));
+    return;
   }
-  const [open, close] = node.kind === 'object' ? '{}' : '[]';
-  const children = node.kind === 'object' ? node.members : node.items.entries();
+  const [open = '', close = ''] = node.kind === 'object' ? '{}' : '[]';
   let before = open;
-  for (const [key, child] of children) {
-    pieces.push(Buffer.from(typeof key === 'string' ? `${before}${JSON.stringify(key)}:` : (before ?? '')));
-    jsonPieces(child, pieces);
+  for (const [key, child] of node.kind === 'object' ? node.members : node.items.entries()) {
+    take(typeof key === 'string' ? `${before}${JSON.stringify(key)}:` : before);
+    eachPiece(child, take);
     before = ',';
   }
-  pieces.push(Buffer.from(before === open ? `${open}${close}` : (close ?? '')));
-  return pieces;
+  take(before === open ? `${open}${close}` : close);
+}
+
+/** The member or item, taken apart where it stands, so that what changes in it changes the document. */
+export function childOf(node: JsonNode, segment: string): JsonNode | undefined {
+  if (node.kind === 'object') {
+    const child = node.members.get(segment);
+    if (child === undefined) return undefined;
+    const inner = opened(child);
+    node.members.set(segment, inner);
+    return inner;
+  }
+  const index = itemIndex(segment);
+  const child = node.kind === 'array' && index !== undefined ? node.items[index] : undefined;
+  if (node.kind !== 'array' || index === undefined || child === undefined) return undefined;
+  const inner = opened(child);
+  node.items[index] = inner;
+  return inner;
+}
+
+/** As JSON pointers have it (RFC 6901 §4); undefined for what is no index. */
+export function itemIndex(segment: string): number | undefined {
+  return /^(?:0|[1-9]\d{0,8})$/.test(segment) ? Number(segment) : undefined;
 }
 
 /** Of a key that occurs twice the last value counts, as for OPA. */

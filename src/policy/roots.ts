@@ -31,23 +31,15 @@ export function formatPath(path: DataPath): string {
 export function checkOverlap(
   bundles: readonly Readonly<{ name: string; roots: readonly DataPath[] }>[],
 ): void {
-  const owners = new Map<string, string>();
-  for (const { name, roots } of bundles) {
-    for (const root of roots) {
-      const key = JSON.stringify(root);
-      const other = owners.get(key);
-      if (other !== undefined) throw overlap(name, root, other, root);
-      owners.set(key, name);
-    }
-  }
-  for (const { name, roots } of bundles) {
-    for (const root of roots) {
-      for (let length = 0; length < root.length; length += 1) {
-        const above = root.slice(0, length);
-        const owner = owners.get(JSON.stringify(above));
-        if (owner !== undefined) throw overlap(name, root, owner, above);
-      }
-    }
+  // A segment has no slash, so a root above another one is a beginning of its text, and next to it in order.
+  const owned = bundles
+    .flatMap(({ name, roots }) =>
+      roots.map((root) => ({ name, root, text: root.map((part) => `${part}/`).join('') })),
+    )
+    .sort((a, b) => (a.text < b.text ? -1 : Number(a.text > b.text)));
+  for (const [index, { name, root, text }] of owned.entries()) {
+    const above = owned[index - 1];
+    if (above !== undefined && text.startsWith(above.text)) throw overlap(name, root, above.name, above.root);
   }
 }
 

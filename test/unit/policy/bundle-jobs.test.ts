@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -34,11 +34,31 @@ async function stall(work: () => Promise<unknown>): Promise<number> {
 
 test('hostile bundles cost their refusal, and the main thread nothing', async () => {
   const deep = `{"users":${'['.repeat(5 * mebibyte)}`;
-  const dense = `{"users":{${Array.from({ length: 2_000_000 }, (_, i) => `"k${i}":[]`).join(',')}},"x":1}`;
-  const table: readonly (readonly [string, Buffer, RegExp])[] = [
+  const dense = `{"users":{${Array.from({ length: 1_900_000 }, (_, i) => `"k${i}":[]`).join(',')}},"x":1}`;
+  const flat = Buffer.from(`{${Array.from({ length: 4_500_000 }, (_, i) => `"${i}":0`).join(',')}}`);
+  const part = (name: string): Buffer =>
+    Buffer.from(`{${Array.from({ length: 900_000 }, (_, i) => `"${name}${i}":0`).join(',')}}`);
+  const table: readonly (readonly [string, Buffer, RegExp, KeyObject?])[] = [
     ['a zip bomb', gzipSync(Buffer.alloc(300 * mebibyte), { level: 1 }), /unpacks to more than/],
     ['deep JSON', bundleOfData(deep), /nested more than 1000 deep/],
     ['many members', bundleOfData(dense), /data at "\/x" is outside the roots/],
+    // Node ends the whole process, and not the thread, when one large table does not fit any more.
+    [
+      'a flat document',
+      fast([{ path: 'data.json', bytes: flat }]),
+      /data\.json .* goes beyond 2000000 values/,
+    ],
+    [
+      'many documents at one place',
+      fast(['.', '..', '...'].map((dots) => ({ path: `.${dots}a/data.json`, bytes: part(dots) }))),
+      /goes beyond 2000000 values/,
+    ],
+    [
+      'a large signature',
+      fast([{ path: '.signatures.json', bytes: flat }]),
+      /\.signatures\.json is larger than 8388608 bytes/,
+      ec.publicKey,
+    ],
     ['much data', bundleOfData(`{"users":"${'x'.repeat(65 * mebibyte)}"}`), /data is larger than/],
     [
       'many files',
@@ -59,10 +79,10 @@ test('hostile bundles cost their refusal, and the main thread nothing', async ()
     ],
   ];
   const before = process.memoryUsage.rss();
-  for (const [what, bundle, why] of table) {
+  for (const [what, bundle, why, key] of table) {
     const longest = await stall(() =>
       assert.rejects(
-        jobs.parse({ bytes: bundle, key: undefined }, undefined, forever),
+        jobs.parse({ bytes: bundle, key }, undefined, forever),
         (error) => error instanceof AppError && why.test(error.message),
         what,
       ),
@@ -73,7 +93,7 @@ test('hostile bundles cost their refusal, and the main thread nothing', async ()
 });
 
 test('a bundle of almost 64 MiB is read beside the main thread', async () => {
-  const users = Array.from({ length: 400_000 }, (_, i) => [
+  const users = Array.from({ length: 390_000 }, (_, i) => [
     `user-${i}`,
     { teams: ['a', `team-${i % 97}`], since: 2_000_000 + i },
   ]);

@@ -40,3 +40,17 @@ test('a key written with escapes is that key, whatever was read before', () => {
   assert.equal(canonicalJson('["\\ud800", "\\u00e9", 1 ]'), '["\ufffd","é",1]');
   assert.equal(canonicalJson(' 1.0 \n'), '1.0');
 });
+
+test('keys of any characters are ordered as their bytes are', () => {
+  const key = fc.string({
+    unit: fc.constantFrom('a', 'z', 'é', '\ud7ff', '\uffff', '\u{1f600}'),
+    maxLength: 3,
+  });
+  fc.assert(
+    fc.property(fc.uniqueArray(key, { maxLength: 8 }), (keys) => {
+      const text = canonicalJson(JSON.stringify(Object.fromEntries(keys.map((one) => [one, 0]))));
+      const sorted = keys.map((one) => Buffer.from(one)).sort((a, b) => Buffer.compare(a, b));
+      assert.equal(text, `{${sorted.map((one) => `${JSON.stringify(one.toString())}:0`).join(',')}}`);
+    }),
+  );
+});

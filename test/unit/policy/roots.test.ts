@@ -43,3 +43,12 @@ test('a path is inside a root or not, whatever is compared first', () => {
     }),
   );
 });
+
+test('roots of a thousand segments are compared at once', () => {
+  const deep = Array.from({ length: 5_000 }, (_, index) => `${index}/${'a/'.repeat(1_000)}`);
+  const started = performance.now();
+  checkOverlap([bundle('a', ...deep), bundle('b', `x/${'a/'.repeat(200_000)}`)]);
+  assert.throws(() => checkOverlap([bundle('a', ...deep), bundle('b', '7/a')]), /of bundle b overlap/);
+  // The work was once that of the square of the length: minutes.
+  assert.ok(performance.now() - started < 20_000);
+});
