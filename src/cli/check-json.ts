@@ -2,6 +2,7 @@ import { encodeStruct } from '../extauthz/struct.ts';
 import { messageCodec } from '../grpc/protos.ts';
 import type { JsonObject } from '../policy/decision.ts';
 import { LimitError, MalformedError, messageOf } from '../runtime/errors.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 
 const maxTextBytes = 16 * 1024 * 1024;
 const maxDepth = 64;
@@ -23,16 +24,16 @@ export type ParsedCheck = Readonly<{
  */
 export function parseCheckJson(text: string): ParsedCheck {
   if (Buffer.byteLength(text) > maxTextBytes) throw new LimitError('CheckRequest is larger than 16 MiB');
-  const value = toMessage(parseJson(text), '', 0);
+  const value = toMessage(readJson(text), '', 0);
   if (!isObject(value)) throw new MalformedError('CheckRequest is not a JSON object');
   const codec = messageCodec('envoy.service.auth.v3.CheckRequest');
   const message = codec.decode(codec.encode(value));
   return Object.freeze({ message, ignored: Object.freeze(unknownKeys(value, message, '')) });
 }
 
-function parseJson(text: string): unknown {
+function readJson(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (error) {
     throw new MalformedError(`CheckRequest is not JSON: ${messageOf(error)}`, { cause: error });
   }

@@ -3,6 +3,7 @@ import { parseEngineUrl } from '../config/address.ts';
 import { loadConfig } from '../config/load.ts';
 import { createHttpClient } from '../http/client.ts';
 import { ConfigError, MalformedError, messageOf, UnavailableError } from '../runtime/errors.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 import { formatHostPort } from '../runtime/socket-address.ts';
 import { readText } from './config-file.ts';
 import { type CliOptions, type ExitCode, printJson, printLine } from './io.ts';
@@ -57,7 +58,7 @@ async function configuredAdmin(io: CliOptions, path: string | undefined): Promis
 
 function parseStatus(body: Buffer, url: string): Status {
   try {
-    const value = JSON.parse(body.toString('utf8')) as Status;
+    const value = parseJson(body.toString('utf8')) as Status;
     if (Array.isArray(value.identity.svids) && Array.isArray(value.envoys)) return value;
   } catch {
     // Said below: whatever it is, it is no status.

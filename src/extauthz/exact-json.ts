@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { LimitError, MalformedError } from '../runtime/errors.ts';
-import { hasEscapedKey, readJson } from './escaped-keys.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 
 /** Deeper JSON is refused: a recursive walk of ours or of an engine must never run out of stack. */
 export const maxJsonDepth = 512;
@@ -27,9 +27,10 @@ export function rawNumber(text: string): object {
 export function parseExactJson(text: string): unknown {
   if (text.length > maxJsonDepth) boundJson(text);
   try {
-    const value = JSON.parse(text) as unknown;
-    if (hasEscapedKey(text)) return readJson(text, numberOf);
-    return longNumber.test(text) ? withExactNumbers(value, text) : value;
+    return parseJson(text, (plain) => {
+      const value = JSON.parse(plain) as unknown;
+      return longNumber.test(plain) ? withExactNumbers(value, plain) : value;
+    });
   } catch (error) {
     if (error instanceof LimitError) throw error;
     // The engine's message quotes the text, so it is not passed on.
@@ -59,13 +60,6 @@ function withExactNumbers(value: unknown, text: string): unknown {
     done = index + token.length;
   }
   return done === 0 ? value : unmark(JSON.parse(marked + text.slice(done)), mark);
-}
-
-function numberOf(token: string): unknown {
-  const value = Number(token);
-  if (isExact(value, token)) return value;
-  checkExponent(token);
-  return rawNumber(token);
 }
 
 // Beyond this an engine fails, or works for long, on the first comparison or sum.

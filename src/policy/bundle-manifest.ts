@@ -1,4 +1,5 @@
 import { LimitError, MalformedError } from '../runtime/errors.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 import { canonicalJson } from './canonical-json.ts';
 import { checkOverlap, type DataPath, parseRoot } from './roots.ts';
 
@@ -20,7 +21,7 @@ export function parseManifest(bytes: Buffer | undefined): Manifest {
   if (bytes === undefined) return Object.freeze({ revision: '', roots: [[]], wasm: undefined });
   if (bytes.length > maxManifestBytes)
     throw new LimitError(`.manifest of the bundle is larger than ${maxManifestBytes} bytes`);
-  const manifest: unknown = JSON.parse(canonicalJson(bytes, '.manifest of the bundle'));
+  const manifest: unknown = parseJson(canonicalJson(bytes, '.manifest of the bundle'));
   if (typeof manifest !== 'object' || manifest === null || Array.isArray(manifest)) {
     throw new MalformedError('.manifest of the bundle is not a JSON object');
   }

@@ -1,5 +1,6 @@
 import { constants, createHash, type KeyObject, verify } from 'node:crypto';
 import { LimitError, MalformedError } from '../runtime/errors.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 import { canonicalJson } from './canonical-json.ts';
 import type { TarFile } from './tar.ts';
 
@@ -103,7 +104,7 @@ function hashOf(path: string, bytes: Buffer, algorithm: string): string {
 function objectOf(bytes: Buffer, what: string): Readonly<Record<string, unknown>> {
   let value: unknown;
   try {
-    value = JSON.parse(bytes.toString('utf8'));
+    value = parseJson(bytes.toString('utf8'));
   } catch (error) {
     throw new MalformedError(`${what} is not JSON`, { cause: error });
   }

@@ -1,6 +1,7 @@
 import type { HttpClient, HttpRequest, HttpResponse } from '../http/client.ts';
 import { NoCredentialsError } from '../http/verified-pool.ts';
 import { type AppError, errnoOf, MalformedError, toAppError } from '../runtime/errors.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 import { isJsonObject } from '../spiffe/json.ts';
 
 export type OpaRequest = Pick<HttpRequest, 'method' | 'path' | 'body' | 'timeoutMs'> &
@@ -72,7 +73,7 @@ export function encodeOpaPath(path: string): string {
 export function refusalText(response: HttpResponse): string {
   const status = `OPA answered HTTP status ${response.status}`;
   try {
-    const body = JSON.parse(response.body.toString('utf8')) as unknown;
+    const body = parseJson(response.body.toString('utf8'));
     if (!isJsonObject(body) || typeof body['message'] !== 'string') return status;
     const { message, errors } = body;
     const details = Array.isArray(errors) ? errors.slice(0, maxErrors).map(detailOf) : [];

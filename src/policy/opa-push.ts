@@ -3,6 +3,7 @@ import { nextDelayMs } from '../runtime/backoff.ts';
 import { AbortedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
 import { createFileSet, type FileEvent } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 import { isJsonObject } from '../spiffe/json.ts';
 import { type OpaApi, refusalText } from './opa-api.ts';
 import {
@@ -251,7 +252,7 @@ export const maxPushBytes = 16 * 1024 * 1024;
 
 function isMarked(body: Buffer): boolean {
   try {
-    const answer = JSON.parse(body.toString('utf8')) as unknown;
+    const answer = parseJson(body.toString('utf8'));
     return isJsonObject(answer) && answer['result'] === true;
   } catch {
     return false;

@@ -1,6 +1,7 @@
 import type { HttpResponse } from '../http/client.ts';
 import { type AppError, toAppError, UnavailableError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 import { isJsonObject, type JsonObject } from '../spiffe/json.ts';
 import { encodeInput } from './input-text.ts';
 import { encodeOpaPath, type OpaApi, refusalText, remedyFor } from './opa-api.ts';
@@ -89,7 +90,7 @@ function readAnswer(response: HttpResponse): Evaluation {
   if (response.status !== 200) return failure('engine_error', refusalText(response));
   let answer: unknown;
   try {
-    answer = JSON.parse(response.body.toString('utf8'));
+    answer = parseJson(response.body.toString('utf8'));
   } catch {
     return failure('engine_error', 'answer of OPA is not JSON');
   }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, type AppError, messageOf, toAppError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/log.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 import { maxWasmMemoryBytes } from './bundle.ts';
 import { createBundleJobs } from './bundle-jobs.ts';
 import { type BundleState, createBundleSet, type NamedBundle, revisionOf } from './bundle-set.ts';
@@ -263,7 +264,7 @@ function toEvaluation(outcome: WasmOutcome, bundles: BundleRevisions): Evaluatio
 
 /** `[]` when no rule produced a value, else one binding: `[{"result": …}]`. */
 function readResultSet(text: string, bundles: BundleRevisions): Evaluation {
-  const set = JSON.parse(text) as unknown;
+  const set = parseJson(text);
   if (!Array.isArray(set)) return failure('engine_error', 'policy gave no result set', bundles);
   const [first] = set as readonly unknown[];
   if (first === undefined) return Object.freeze({ kind: 'undefined', bundles });

@@ -1,4 +1,5 @@
 import { LimitError, MalformedError, messageOf } from '../runtime/errors.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 import type { Builtin, EvaluationContext } from './builtins/args.ts';
 import { createBuiltins } from './builtins/table.ts';
 import { readValue, stringAt, textAt, type ValueExports, writeText, writeValue } from './wasm-values.ts';
@@ -168,7 +169,7 @@ function link(source: WasmPolicySource, host: Host, memory: WebAssembly.Memory):
     throw new MalformedError('policy.wasm is not of ABI 1.2 or a later 1.x');
   }
   const table = (address: number): [string, number][] =>
-    Object.entries(JSON.parse(stringAt(memory, exports.opa_json_dump(address))) as Record<string, number>);
+    Object.entries(parseJson(stringAt(memory, exports.opa_json_dump(address))) as Record<string, number>);
   const builtins = new Map(table(exports.builtins()).map(([name, id]) => [id, name]));
   const entrypoints = new Map(table(exports.entrypoints()));
   const dataAddress = writeText(exports, memory, source.data, exports.opa_json_parse);

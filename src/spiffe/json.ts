@@ -1,4 +1,5 @@
 import { LimitError, MalformedError } from '../runtime/errors.ts';
+import { parseJson } from '../runtime/parse-json.ts';
 
 const maxDepth = 32;
 const string = /"(?:[^"\\]|\\.)*"/y;
@@ -16,7 +17,7 @@ export function parseJsonObject(text: string, what: string, options: JsonOptions
   checkStructure(text, what);
   let value: unknown;
   try {
-    value = options.exactIntegers === true ? parseExactly(text) : JSON.parse(text);
+    value = parseJson(text, options.exactIntegers === true ? parseExactly : undefined);
   } catch {
     // No cause: the parser's own message quotes the text, which may be a credential.
     throw new MalformedError(`${what} is not JSON`);

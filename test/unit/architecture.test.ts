@@ -36,6 +36,19 @@ const wideDoors: Readonly<Record<string, string>> = {
   zod: 'the schema is cut into fields, sections and the walk over them',
 };
 
+/** The files that may call JSON.parse, and why: it misreads escaped keys (runtime/parse-json.ts), and others bring those. */
+const mayParse: Readonly<Record<string, string>> = {
+  'runtime/parse-json.ts': 'is what the others use',
+  'extauthz/exact-json.ts': 'what parseJson gives it',
+  'spiffe/json.ts': 'what parseJson gives it, and single strings',
+  'policy/json-tree.ts': 'single strings',
+  'policy/builtins/value.ts': 'single strings, and whether a text is JSON',
+  'policy/builtins/jwt-keys.ts': 'a text of ours',
+  'policy/push-item.ts': 'whether a text is JSON',
+  'stack/demo-scenes.ts': 'a log of ours',
+  'cli/version.ts': 'our package.json',
+};
+
 type Import = Readonly<{ file: string; specifier: string }>;
 
 const files = globSync('**/*.ts', { cwd: src }).sort();
@@ -51,6 +64,11 @@ test('a room imports only the rooms that stand below it', () => {
     return from !== to && !everything.has(from) && !(mayImport[from] ?? []).includes(to);
   });
   assert.deepEqual(wrong, []);
+});
+
+test('JSON from outside is read by parseJson', () => {
+  const parsing = [...sources].filter(([, text]) => text.includes('JSON.parse')).map(([file]) => file);
+  assert.deepEqual(parsing, Object.keys(mayParse).sort());
 });
 
 test('every room stands in the table', () => {

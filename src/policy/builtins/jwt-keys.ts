@@ -8,6 +8,7 @@ import {
   X509Certificate,
 } from 'node:crypto';
 import { LimitError } from '../../runtime/errors.ts';
+import { parseJson } from '../../runtime/parse-json.ts';
 import { refuse } from './args.ts';
 
 /** A key that signatures are verified with; `secret` is for HMAC. */
@@ -50,7 +51,7 @@ function fromPem(written: string): VerificationKey {
 }
 
 function fromJwks(written: string): readonly VerificationKey[] {
-  const parsed = attempt(() => JSON.parse(written) as unknown);
+  const parsed = attempt(() => parseJson(written));
   const isObject = (value: unknown): value is Record<string, unknown> =>
     typeof value === 'object' && value !== null && !Array.isArray(value);
   if (!isObject(parsed)) return refuse('keys are no JWK');
