@@ -1,6 +1,6 @@
 import type { Sleep } from '../runtime/abort.ts';
-import { toAppError, UnavailableError } from '../runtime/errors.ts';
-import { type FileEvent, watchFiles } from '../runtime/file-watch.ts';
+import { AbortedError, type ErrorCode, toAppError, UnavailableError } from '../runtime/errors.ts';
+import { createFileSet, type FileEvent } from '../runtime/file-watch.ts';
 import { maxBundleBytes } from './bundle.ts';
 import type { BundleHandler, BundleSource, BundleVersion } from './bundle-source.ts';
 import { parseVerificationKey } from './verification-key.ts';
@@ -14,12 +14,17 @@ export type FileBundleOptions = Readonly<{
 }>;
 
 const pollMs = 250;
+const looksUntilRetry = 120;
+/** Of the machine and not of the bundle: no thread, no memory, no time. */
+const passing: readonly ErrorCode[] = ['unavailable', 'timeout', 'internal'];
 
-/** A bundle in a file: a version is whatever file and key hold together, offered whenever one of them changes. */
+/**
+ * A bundle in a file: a version is whatever file and key hold together, offered whenever one of them changes, and again
+ * after half a minute when it could not be judged.
+ */
 export function createFileBundleSource(options: FileBundleOptions): BundleSource {
   const { name, file, verificationKey, sleep } = options;
   const paths = verificationKey === undefined ? [file] : [file, verificationKey];
-  const watch = { paths, pollMs, maxBytes: maxBundleBytes, sleep };
 
   function versionOf([bundle, key]: readonly FileEvent[]): BundleVersion {
     return {
@@ -28,17 +33,40 @@ export function createFileBundleSource(options: FileBundleOptions): BundleSource
     };
   }
 
+  async function offer(handler: BundleHandler, events: readonly FileEvent[]): Promise<'done' | 'again'> {
+    let version: BundleVersion;
+    try {
+      version = versionOf(events);
+    } catch (error) {
+      handler.failed(toAppError(error));
+      return 'done';
+    }
+    try {
+      await handler.take(version);
+      return 'done';
+    } catch (error) {
+      return passing.includes(toAppError(error).code) ? 'again' : 'done';
+    }
+  }
+
   async function follow(handler: BundleHandler, signal: AbortSignal): Promise<void> {
-    for await (const events of watchFiles(watch, signal)) {
-      let version: BundleVersion;
-      try {
-        version = versionOf(events);
-      } catch (error) {
-        handler.failed(toAppError(error));
-        continue;
+    const files = createFileSet({ paths, maxBytes: maxBundleBytes });
+    let undecided: readonly FileEvent[] | undefined;
+    let looks = 0;
+    while (!signal.aborted) {
+      const changed = await files.look();
+      looks += 1;
+      const events = changed ?? (looks >= looksUntilRetry ? undecided : undefined);
+      if (events !== undefined) {
+        undecided = (await offer(handler, events)) === 'again' ? events : undefined;
+        looks = 0;
       }
-      // Refused: there is nothing better to offer until a file changes.
-      await handler.take(version).catch(() => {});
+      try {
+        await sleep(pollMs, signal);
+      } catch (error) {
+        if (error instanceof AbortedError) return;
+        throw error;
+      }
     }
   }
 
