@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Writable } from 'node:stream';
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
+import { consoleLine } from '../extauthz/console-line.ts';
 import { createDecisionLog, type DecisionEvent, type DecisionLogMeter } from '../extauthz/decision-log.ts';
 import { createDecisionUpload, type DecisionUploadMeter } from '../extauthz/decision-upload.ts';
 import { createLogPolicy, type LogPolicyMeter } from '../extauthz/log-policy.ts';
@@ -53,7 +54,7 @@ export function createDecisionRecords(
   const records = createDecisionLog({
     sink(event: DecisionEvent) {
       const text = JSON.stringify(event);
-      if (console) stdout.write(`${text}\n`);
+      if (console) stdout.write(consoleLine(text, clock.now()));
       upload?.add(event, text);
     },
     backlog: () =>

@@ -154,4 +154,15 @@ test("records name the revisions of an OPA's bundles, and OPA's own id of the de
   const { engine_decision_id: id } = record['custom'] as { engine_decision_id: string };
   assert.match(id, /^[0-9a-f-]{36}$/);
   assert.notEqual(record['decision_id'], id);
+
+  // Their consoles differ in what was decided, and a record that goes to a service has none of what marks a line.
+  const [ours, theirs] = await Promise.all(
+    [sidecar.process(), opa.process].map(async (process) =>
+      JSON.parse(await process.waitForLine(/"decision_id"/)),
+    ),
+  );
+  const marks = ({ type, level, msg }: Record) => ({ type, level, msg });
+  assert.deepEqual(marks(ours), marks(theirs));
+  assert.equal(ours.type, 'openpolicyagent.org/decision_logs');
+  assert.equal('type' in record, false);
 });
