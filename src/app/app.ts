@@ -1,19 +1,19 @@
-import { performance } from 'node:perf_hooks';
 import type { Writable } from 'node:stream';
 import { readinessOf } from '../admin/readiness.ts';
 import { type AdminListener, createAdminServer } from '../admin/server.ts';
 import { buildStatus } from '../admin/status.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import type { Kill } from '../outputs/reload-signal.ts';
-import { aborted, sleep } from '../runtime/abort.ts';
+import { aborted } from '../runtime/abort.ts';
 import { runTasks, type Task } from '../runtime/tasks.ts';
 import { createSdsService } from '../sds/service.ts';
 import { createLogger } from '../telemetry/logger.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import { createTrustStore } from '../trust/store.ts';
-import { type Clock, createAuthorization } from './authorization.ts';
+import { createAuthorization } from './authorization.ts';
 import { createAuthzDoor } from './authz-door.ts';
+import { systemClock } from './clock.ts';
 import { createFederation } from './federation.ts';
 import { createConfiguredSource, createFeed } from './identity.ts';
 import { createIdentityRules } from './identity-rules.ts';
@@ -43,13 +43,6 @@ const spanFlushMs = 2_000;
 /** How often the health service is told whether the program is ready: expiry comes without an event. */
 const readinessPollMs = 250;
 
-export const systemClock: Clock = Object.freeze({
-  now: Date.now,
-  monotonicNow: () => performance.now(),
-  sleep,
-  random: Math.random,
-});
-
 /**
  * The sidecar, from its configuration to its end: builds every room, joins them, and runs until `signal` fires; then it
  * drains. Rejects with the reason when a part that it cannot do without fails, such as a socket that is taken.
@@ -58,7 +51,7 @@ export async function runApp(options: AppOptions, signal: AbortSignal): Promise<
   const { loaded, configSource, stdout, stderr, version, nodeVersion } = options;
   const { config } = loaded;
   const clock = systemClock;
-  const { now } = clock;
+  const { now, sleep } = clock;
   const startedAt = now();
   const log = createLogger({ level: config.log.level, destination: stderr });
   for (const warning of loaded.warnings) log.warn({ warning }, 'configuration warning');

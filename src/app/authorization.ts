@@ -4,130 +4,25 @@ import { createRecentDecisions, type RecentDecision } from '../admin/recent-deci
 import type { PolicyState } from '../admin/status.ts';
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
-import { type Checker, createChecker } from '../extauthz/checker.ts';
-import { createDecisionCache, type DecisionCacheMeter } from '../extauthz/decision-cache.ts';
 import type { IdentityRules } from '../extauthz/identity-rules.ts';
-import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
 import { reasonCodeOf } from '../extauthz/outcome.ts';
-import { createRateLimit } from '../extauthz/rate-limit.ts';
 import { createExtAuthzService, resultOf } from '../extauthz/service.ts';
 import { createShadow } from '../extauthz/shadow.ts';
 import type { Service } from '../grpc/service.ts';
-import type { OpaPushMeter } from '../policy/opa-push.ts';
-import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
-import type { PolicyEngine } from '../policy/policy-engine.ts';
-import { compileQueries, type QueryMap } from '../policy/query-map.ts';
 import { compileRequestRules } from '../policy/request-rules.ts';
-import { aborted, type Sleep } from '../runtime/abort.ts';
-import { ConfigError } from '../runtime/errors.ts';
+import { aborted } from '../runtime/abort.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Tracing } from '../telemetry/tracing.ts';
 import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
-import { type BundleSourceDeps, createBundleSources, serviceOf } from './bundle-sources.ts';
 import { createCheckSpans } from './check-spans.ts';
+import { createConfiguredChecker } from './checker.ts';
+import type { Clock } from './clock.ts';
 import { createDecisionRecords } from './decision-records.ts';
-import {
-  createConfiguredCredentials,
-  createPeerSources,
-  type MintToken,
-  shadowAt,
-} from './jwt-authorization.ts';
-import { type ConfiguredOpa, createConfiguredOpa } from './opa-engine.ts';
-import { readProtoTypes } from './proto-types.ts';
-
-export type Clock = Readonly<{
-  /** Milliseconds since the epoch. */
-  now: () => number;
-  /** Milliseconds of a clock that never goes back. */
-  monotonicNow: () => number;
-  sleep: Sleep;
-  /** A number in [0, 1). */
-  random: () => number;
-}>;
-
-/** The engine that the configuration names; the tag lets callers reach what only one of them has. */
-export type ConfiguredEngine =
-  | ConfiguredOpa
-  | Readonly<{ kind: 'wasm'; engine: WasmEngine; bundles: () => PolicyState['bundles'] }>;
-
-export function createConfiguredEngine(
-  config: Config,
-  deps: BundleSourceDeps & Readonly<{ meter: PolicyMeter & OpaPushMeter }>,
-): ConfiguredEngine {
-  const { policy } = config;
-  const { clock, log, meter } = deps;
-  const { timeoutMs } = policy;
-  if (policy.engine === 'opa') {
-    return createConfiguredOpa(config, deps);
-  }
-  const sources = createBundleSources(config, deps);
-  if (sources.length === 0) {
-    throw new ConfigError([{ path: 'policy.bundle', message: 'is needed when policy.engine is wasm' }]);
-  }
-  const { sleep, random, monotonicNow, now } = clock;
-  const engine = createWasmEngine({
-    sources,
-    timeoutMs,
-    now: monotonicNow,
-    epochNow: now,
-    sleep,
-    random,
-    log,
-    meter,
-  });
-  const bundles = () =>
-    engine.bundles().map((bundle, index) => ({ ...bundle, service: serviceOf(sources[index]) }));
-  return { kind: 'wasm', engine, bundles };
-}
-
-/** The queries of `ext_authz`; throws ConfigError with every problem in them. */
-export function compileConfiguredQueries({ extAuthz }: Config): QueryMap {
-  return compileQueries(extAuthz.queries, { defaultPath: extAuthz.path, defaultInput: extAuthz.input });
-}
-
-/** Flow 2 as configured, over any engine and any snapshots; `run` and `explain` judge with the same one. */
-export function createConfiguredChecker(
-  config: Config,
-  deps: {
-    snapshots: SnapshotReader;
-    engine: PolicyEngine;
-    clock: Clock;
-    identityRules: () => IdentityRules;
-    mint: MintToken;
-    meter: IssuerKeysMeter & Readonly<{ cache: DecisionCacheMeter }>;
-    newDecisionId: () => string;
-    log: Logger;
-  },
-): Checker {
-  const { extAuthz, policy } = config;
-  const { queries } = extAuthz;
-  const { clock, mint, meter, ...rest } = deps;
-  const { now } = clock;
-  const dryRunQueries = new Set(queries.flatMap(({ dryRun }, index) => (dryRun ? [index] : [])));
-  return createChecker({
-    ...rest,
-    queries: compileConfiguredQueries(config),
-    peerSources: createPeerSources(config, { now, log: rest.log, meter }),
-    trustXfcc: extAuthz.peer.trustXfcc,
-    credentials: createConfiguredCredentials(config, mint),
-    body: {
-      parse: extAuthz.body.parse,
-      maxBytes: extAuthz.body.maxBytes,
-      protoTypes: readProtoTypes(config),
-    },
-    cache: extAuthz.cache && createDecisionCache({ ...extAuthz.cache, now, meter: meter.cache }),
-    rateLimit:
-      extAuthz.rateLimit && createRateLimit({ ...extAuthz.rateLimit, monotonicNow: clock.monotonicNow }),
-    timeoutMs: policy.timeoutMs,
-    dryRun: extAuthz.dryRun,
-    dryRunQueries,
-    now,
-    monotonicNow: clock.monotonicNow,
-  });
-}
+import { shadowAt } from './jwt-authorization.ts';
+import { createConfiguredEngine } from './policy-engine.ts';
 
 /** The ext_authz half of the program. */
 export type Authorization = Readonly<{

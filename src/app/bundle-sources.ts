@@ -10,7 +10,7 @@ import {
 } from '../policy/http-bundle-source.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
-import type { Clock } from './authorization.ts';
+import type { Clock } from './clock.ts';
 import { createServerTrust } from './server-trust.ts';
 
 export type BundleSourceDeps = Readonly<{

@@ -11,8 +11,9 @@ import { createHttpClient } from '../http/client.ts';
 import { aborted } from '../runtime/abort.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
-import type { Clock, ConfiguredEngine } from './authorization.ts';
+import type { Clock } from './clock.ts';
 import { tokenHeadersOf } from './jwt-authorization.ts';
+import type { ConfiguredEngine } from './policy-engine.ts';
 
 export type DecisionRecords = Readonly<{ record(trace: CheckTrace): void; run: Task }>;
 

@@ -17,7 +17,7 @@ import { type TrustSnapshot, usableDefaultSvid } from '../trust/snapshot.ts';
 import type { TrustStore } from '../trust/store.ts';
 import { svidCredentials } from '../trust/svid-credentials.ts';
 import type { IdentitySource } from '../workload/identity-source.ts';
-import type { Clock } from './authorization.ts';
+import type { Clock } from './clock.ts';
 
 /** Where the bundle of a trust domain comes from, and how fresh it is. */
 export type FederationBundleInfo = Readonly<{

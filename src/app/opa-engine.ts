@@ -10,7 +10,7 @@ import { type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { createFileSet } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
-import type { Clock } from './authorization.ts';
+import type { Clock } from './clock.ts';
 import { createServerTrust } from './server-trust.ts';
 
 /** `push` keeps the files of `policy.opa.push` in that OPA while it runs; undefined when there are none to push. */

@@ -6,7 +6,7 @@ import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
 import type { JwtSvidCache } from '../tokens/jwt-svid-cache.ts';
 import { defaultSvid, type SnapshotReader } from '../trust/snapshot.ts';
-import type { Clock } from './authorization.ts';
+import type { Clock } from './clock.ts';
 
 /** The files for programs that cannot speak SDS. */
 export type Outputs = Readonly<{ tasks: readonly Task[]; states(): readonly OutputState[] }>;

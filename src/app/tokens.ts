@@ -6,7 +6,7 @@ import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import { createJwtSvidCache, type JwtSvidCache, type JwtSvidMeter } from '../tokens/jwt-svid-cache.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
 import type { IdentitySource } from '../workload/identity-source.ts';
-import type { Clock } from './authorization.ts';
+import type { Clock } from './clock.ts';
 
 /** The JWT-SVIDs of this workload. */
 export type Tokens = Readonly<{

@@ -1,4 +1,4 @@
-import type { ConfiguredEngine } from '../app/authorization.ts';
+import type { ConfiguredEngine } from '../app/policy-engine.ts';
 import type { BundleConfig } from '../config/bundle-config.ts';
 import type { Config } from '../config/config.ts';
 import { readBearerFile } from '../policy/bearer-file.ts';

@@ -1,5 +1,5 @@
 import yargs, { type Argv } from 'yargs';
-import { systemClock } from '../app/app.ts';
+import { systemClock } from '../app/clock.ts';
 import { parseDuration } from '../config/units.ts';
 import { AbortedError, ConfigError, messageOf } from '../runtime/errors.ts';
 import { bootstrap } from './bootstrap.ts';

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { compileConfiguredQueries } from '../app/authorization.ts';
+import { compileConfiguredQueries } from '../app/checker.ts';
 import { readDenied } from '../app/identity-rules.ts';
 import { checkJwtMatches } from '../app/jwt-authorization.ts';
 import { readProtoTypes } from '../app/proto-types.ts';

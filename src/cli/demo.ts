@@ -1,4 +1,4 @@
-import type { Clock } from '../app/authorization.ts';
+import type { Clock } from '../app/clock.ts';
 import { runDemo } from '../stack/demo.ts';
 import { pathDirectories } from '../stack/executables.ts';
 import { type CliOptions, type ExitCode, printLine } from './io.ts';

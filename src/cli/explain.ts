@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { type Clock, createConfiguredChecker, createConfiguredEngine } from '../app/authorization.ts';
+import { createConfiguredChecker } from '../app/checker.ts';
+import type { Clock } from '../app/clock.ts';
 import { identityRulesOf, readDenied } from '../app/identity-rules.ts';
 import type { MintToken } from '../app/jwt-authorization.ts';
+import { createConfiguredEngine } from '../app/policy-engine.ts';
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
 import { problemOf, reasonCodeOf, reasonOf } from '../extauthz/outcome.ts';

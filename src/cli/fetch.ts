@@ -1,4 +1,4 @@
-import type { Clock } from '../app/authorization.ts';
+import type { Clock } from '../app/clock.ts';
 import type { Environment } from '../config/environment.ts';
 import { withDeadline } from '../runtime/abort.ts';
 import { ConfigError, messageOf, UnavailableError } from '../runtime/errors.ts';

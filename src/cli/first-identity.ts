@@ -1,4 +1,4 @@
-import type { Clock } from '../app/authorization.ts';
+import type { Clock } from '../app/clock.ts';
 import { createConfiguredSource, createFeed } from '../app/identity.ts';
 import type { Config } from '../config/config.ts';
 import { withDeadline } from '../runtime/abort.ts';

@@ -2,23 +2,13 @@ import type { NameValue } from '../policy/decision.ts';
 import type { MatchSpec } from '../policy/request-match.ts';
 import type { RequestRules } from '../policy/request-rules.ts';
 import { AppError } from '../runtime/errors.ts';
-import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import type { JwtSvidKey } from '../tokens/cache-entries.ts';
 import { defaultSvid, type TrustSnapshot } from '../trust/snapshot.ts';
 import type { CheckRequest } from './check-attributes.ts';
+import type { CredentialSpec } from './credential-spec.ts';
 import type { Peer } from './peer.ts';
 import { queryRequestOf } from './query-request.ts';
 import { type Refusal, refuse } from './reason.ts';
-
-/** A JWT-SVID that a request must not go on without. */
-export type CredentialSpec = Readonly<{
-  /** In lower case. */
-  header: string;
-  /** Stands before the token; empty for none. */
-  scheme: string;
-  audience: string;
-  spiffeId: SpiffeId;
-}>;
 
 /** One entry of `ext_authz.inject_jwt_svid`: a JWT-SVID of our own default identity. */
 export type InjectRule = Readonly<{ match: MatchSpec; header: string; scheme: string; audience: string }>;

@@ -8,7 +8,7 @@ import {
 } from '../spiffe/spiffe-id.ts';
 import type { TrustSnapshot } from '../trust/snapshot.ts';
 import type { CheckRequest } from './check-attributes.ts';
-import type { CredentialSpec } from './credentials.ts';
+import type { CredentialSpec } from './credential-spec.ts';
 import type { Refusal } from './reason.ts';
 
 /**

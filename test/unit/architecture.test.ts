@@ -87,6 +87,25 @@ test('the table has no cycle', () => {
   for (const room of Object.keys(mayImport)) visit(room, []);
 });
 
+test('no file needs one that needs it, not even for a type', () => {
+  const needs = Map.groupBy(
+    imports.filter(({ specifier }) => specifier.startsWith('.')),
+    ({ file }) => file,
+  );
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): void => {
+    const circle = path.indexOf(file);
+    assert.ok(circle < 0, `circle: ${[...path.slice(circle), file].join(' → ')}`);
+    // What protoc's kin writes refers to itself as the protos do.
+    if (done.has(file) || file.includes('/generated/')) return;
+    for (const { specifier } of needs.get(file) ?? []) {
+      visit(relative(src, join(src, dirname(file), specifier)), [...path, file]);
+    }
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
+});
+
 test('docs/architecture.md shows the table as it is', () => {
   const text = readFileSync(join(root, 'docs/architecture.md'), 'utf8');
   const rows = text.matchAll(/^\| `(?<room>[\w-]+)\/` \|[^|]*\| (?<below>[^|]*) \|$/gm);
