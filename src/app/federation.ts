@@ -37,6 +37,7 @@ export type Federation = Readonly<{
 }>;
 
 const pollMs = 1_000;
+const quietLooks = 1;
 /** After that long without JWT authorities the source is taken to have none. */
 const jwtGraceMs = 10_000;
 const maxFileBytes = 1024 * 1024;
@@ -64,14 +65,16 @@ export async function createFederation(options: {
   // Before the identity comes: an Envoy that knows us from before must not be told that its partners are gone.
   await watcher.seed(entries.current());
 
-  /** A changed entry, and a changed file that an entry names, take effect within a second. */
+  /** A changed entry takes effect within a second, a changed file that an entry names within one more: it may be half written. */
   const followConfig: Task = async (signal) => {
     let seen: readonly FederatedDomainConfig[] | undefined;
     let named = createFileSet({ paths: [], maxBytes: maxFileBytes });
     while (!signal.aborted) {
       const { trustDomains } = configs.current().federation;
       const changed = trustDomains !== seen;
-      if (changed) named = createFileSet({ paths: filesOf(trustDomains), maxBytes: maxFileBytes });
+      if (changed) {
+        named = createFileSet({ paths: filesOf(trustDomains), maxBytes: maxFileBytes, quietLooks });
+      }
       seen = trustDomains;
       const contents = await named.look();
       if (changed || contents !== undefined) {

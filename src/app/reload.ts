@@ -25,10 +25,7 @@ export interface ReloadMeter {
 }
 
 const pollMs = 500;
-/**
- * Looks in a row that have to find a changed file as the one before did. A file that is being rewritten in place is empty or
- * cut short for a moment, and that is valid YAML, in which nobody is denied.
- */
+/** What is empty or cut short is valid YAML, in which nobody is denied. */
 const quietLooks = 2;
 const maxFileBytes = 16 * 1024 * 1024;
 
@@ -94,22 +91,13 @@ export function createReload(options: {
         }
       },
       async (signal) => {
-        const file = createFileSet({ paths: [source.path], maxBytes: maxFileBytes });
-        let quiet: number | undefined;
+        const file = createFileSet({ paths: [source.path], maxBytes: maxFileBytes, quietLooks });
         while (!signal.aborted) {
           const [event] = (await file.look()) ?? [];
-          if (event?.kind === 'content') {
-            // The first look too: the file may have changed since the program read it.
-            quiet = 0;
-          } else if (event !== undefined) {
-            quiet = undefined;
+          // The first time too: the file may have changed since the program read it.
+          if (event?.kind === 'content') await inTurn();
+          else if (event !== undefined) {
             log.warn({ path: source.path }, 'configuration file cannot be read; the old one stays');
-          } else if (quiet !== undefined) {
-            quiet += 1;
-            if (quiet >= quietLooks) {
-              quiet = undefined;
-              await inTurn();
-            }
           }
           await sleep(pollMs, signal);
         }

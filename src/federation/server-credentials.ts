@@ -8,6 +8,8 @@ import type { CredentialSource, TlsCredentials } from '../spiffe/tls-credentials
 export type CredentialFiles = Readonly<{ certificate: string; privateKey: string }>;
 
 const pollMs = 1_000;
+/** A chain that is cut short after the leaf still fits its key. */
+const quietLooks = 1;
 const maxFileBytes = 256 * 1024;
 
 /**
@@ -19,7 +21,7 @@ export function fileCredentials(
   { sleep, log }: Readonly<{ sleep: Sleep; log: Logger }>,
 ): CredentialSource {
   return async function* credentials(signal) {
-    const set = fileSetOf(files);
+    const set = fileSetOf(files, quietLooks);
     while (!signal.aborted) {
       const events = await set.look();
       try {
@@ -44,8 +46,8 @@ export async function readCredentials(files: CredentialFiles): Promise<TlsCreden
   return pairOf(files, events);
 }
 
-function fileSetOf({ certificate, privateKey }: CredentialFiles): FileSet {
-  return createFileSet({ paths: [certificate, privateKey], maxBytes: maxFileBytes });
+function fileSetOf({ certificate, privateKey }: CredentialFiles, quietLooks = 0): FileSet {
+  return createFileSet({ paths: [certificate, privateKey], maxBytes: maxFileBytes, quietLooks });
 }
 
 function pairOf(files: CredentialFiles, events: readonly FileEvent[]): TlsCredentials {

@@ -52,6 +52,8 @@ export interface OpaPush {
 }
 
 const tickMs = 100;
+/** Rego that is cut short before a rule that denies is Rego, too. */
+const quietLooks = 5;
 const probeMs = 1_000;
 const probeTimeoutMs = 2_000;
 const backoff = Object.freeze({ minMs: 100, maxMs: 5_000 });
@@ -72,7 +74,7 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
   const { api, items, now, sleep, random, log, meter } = options;
   const { url } = api;
   const slots: readonly Slot[] = items.map((item) => ({ item, fault: `${item.file} is not read yet` }));
-  const files = createFileSet({ paths: items.map(({ file }) => file), maxBytes: maxPushBytes });
+  const files = createFileSet({ paths: items.map(({ file }) => file), maxBytes: maxPushBytes, quietLooks });
   /** The revision that OPA is marked with; undefined until it has every file. */
   let held: string | undefined;
   let pushing = false;

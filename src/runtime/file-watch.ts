@@ -21,16 +21,20 @@ export interface FileSet {
  * The files at `paths`, each of at most `maxBytes`. Every look goes by the paths anew, so a file renamed into place and
  * a symbolic link switched (also of a directory above, as Kubernetes does it) are changes.
  */
-export function createFileSet({ paths, maxBytes }: FileSetOptions): FileSet {
+export function createFileSet({ paths, maxBytes, quietLooks = 0 }: FileSetOptions): FileSet {
   let last: readonly string[] = [];
+  let seen: readonly string[] = [];
+  let quiet = 0;
   return Object.freeze({
     async look() {
       const before = await Promise.all(paths.map(findFile));
-      if (sameMarks(before, last)) return undefined;
+      quiet = sameMarks(before, seen) ? quiet + 1 : 0;
+      seen = before.map(markOf);
+      if (sameMarks(before, last) || quiet < quietLooks) return undefined;
       const sights = await Promise.all(
         before.map((found, index) => readFound(paths[index] ?? '', found, maxBytes)),
       );
-      if (!sameMarks(await Promise.all(paths.map(findFile)), before.map(markOf))) return undefined;
+      if (!sameMarks(await Promise.all(paths.map(findFile)), seen)) return undefined;
       // A file that stays unreadable looks changed each time.
       if (sameMarks(sights, last)) return undefined;
       last = sights.map(markOf);
@@ -39,28 +43,29 @@ export function createFileSet({ paths, maxBytes }: FileSetOptions): FileSet {
   });
 }
 
-export type FileSetOptions = Readonly<{ paths: readonly string[]; maxBytes: number }>;
+export type FileSetOptions = Readonly<{
+  paths: readonly string[];
+  maxBytes: number;
+  /**
+   * So many looks in a row have to find what is new as the look before them did, the first time too. A file that is rewritten in
+   * place is empty or cut short for a moment, and much that is cut short still reads well: PEM, YAML, Rego. Absent: none.
+   */
+  quietLooks?: number;
+}>;
 
-type Polling = Readonly<{ pollMs: number; maxBytes: number; sleep: Sleep }>;
-
-export type FileWatchOptions = Polling & Readonly<{ path: string }>;
+export type FileWatchOptions = Readonly<{ path: string; pollMs: number; maxBytes: number; sleep: Sleep }>;
 
 /** Yields what `path` holds now and whenever that changes, until `signal` fires; see FileSet. */
-export async function* watchFile(options: FileWatchOptions, signal: AbortSignal): AsyncIterable<FileEvent> {
-  for await (const events of watchFiles({ ...options, paths: [options.path] }, signal)) yield* events;
-}
-
-/** The same for files that belong together: what every path holds, in their order, whenever one of them changes. */
-export async function* watchFiles(
-  options: Polling & Readonly<{ paths: readonly string[] }>,
+export async function* watchFile(
+  { path, pollMs, maxBytes, sleep }: FileWatchOptions,
   signal: AbortSignal,
-): AsyncIterable<readonly FileEvent[]> {
-  const files = createFileSet(options);
+): AsyncIterable<FileEvent> {
+  const files = createFileSet({ paths: [path], maxBytes });
   while (!signal.aborted) {
     const events = await files.look();
-    if (events !== undefined) yield events;
+    if (events !== undefined) yield* events;
     try {
-      await options.sleep(options.pollMs, signal);
+      await sleep(pollMs, signal);
     } catch (error) {
       if (error instanceof AbortedError) return;
       throw error;

@@ -25,6 +25,8 @@ export interface FilesSource extends IdentitySource {
 }
 
 const pollMs = 500;
+/** A bundle that is cut short between two certificates is a bundle, in which peers are missing. */
+const quietLooks = 1;
 /** Of each file: enough for the largest bundle. */
 const maxBytes = 4 * 1024 * 1024;
 
@@ -48,7 +50,8 @@ export async function readIdentityFiles(files: IdentityFileNames, now: number): 
 const readAttempts = 10;
 
 /**
- * Identity from files, looked at twice a second. A new set is taken only whole (see parseIdentityFiles): while a
+ * Identity from files, looked at twice a second. A new set is taken only when two looks have found it the same, and only
+ * whole (see parseIdentityFiles): while a
  * certificate waits for its key, or a file is missing or broken, the last good set stays and one line says so. A set
  * that only time can mend (a certificate that is not valid yet) is taken when its time has come.
  */
@@ -138,7 +141,7 @@ export function createFilesSource({ files, now, sleep, log }: FilesSourceOptions
       );
     },
     async run(signal: AbortSignal): Promise<void> {
-      const set = createFileSet({ paths: pathsOf(files), maxBytes });
+      const set = createFileSet({ paths: pathsOf(files), maxBytes, quietLooks });
       let refused: readonly FileEvent[] | undefined;
       try {
         while (!signal.aborted) {

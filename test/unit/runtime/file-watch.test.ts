@@ -155,3 +155,27 @@ test('it gives the permission bits, and says what to do where permission is miss
     /may not be read .* check owner and mode/,
   );
 });
+
+test('with quiet looks, what is new is given when so many more have found it the same, and nothing before that', async (t) => {
+  const path = join(await tempDirectory(t), 'file');
+  const set = createFileSet({ paths: [path], maxBytes: 100, quietLooks: 2 });
+  const look = async (): Promise<string | undefined> => {
+    const [event] = (await set.look()) ?? [];
+    return event?.kind === 'content' ? event.bytes.toString() : event?.kind;
+  };
+  await writeFile(path, 'whole');
+  assert.deepEqual(
+    [await look(), await look(), await look(), await look()],
+    [undefined, undefined, 'whole', undefined],
+  );
+  await writeFile(path, '');
+  assert.deepEqual([await look(), await look()], [undefined, undefined]);
+  await writeFile(path, 'half');
+  assert.equal(await look(), undefined);
+  await rm(path);
+  assert.equal(await look(), undefined);
+  await writeFile(path, 'whole again');
+  assert.deepEqual([await look(), await look(), await look()], [undefined, undefined, 'whole again']);
+  await rm(path);
+  assert.deepEqual([await look(), await look(), await look()], [undefined, undefined, 'missing']);
+});

@@ -17,7 +17,7 @@ import {
   testNow,
   x509Bundle,
 } from '../../support/ca.ts';
-import { tempDirectory } from '../../support/process.ts';
+import { tempDirectory, until } from '../../support/process.ts';
 
 const own = parseTrustDomain('example.org');
 const file = { certificate: 'svid.pem', privateKey: 'svid.key', bundle: 'bundle.pem' };
@@ -78,6 +78,12 @@ async function start(t: TestContext) {
     await running;
   });
   await asleep.promise;
+  const lookOnce = async (): Promise<void> => {
+    asleep = Promise.withResolvers<void>();
+    wake();
+    await asleep.promise;
+  };
+  await lookOnce();
   return {
     source,
     directory,
@@ -87,11 +93,11 @@ async function start(t: TestContext) {
     setNow: (ms: number): void => {
       now = ms;
     },
-    /** One look at the files. */
+    lookOnce,
+    /** A look at the files, and the one that finds them the same. */
     look: async (): Promise<void> => {
-      asleep = Promise.withResolvers<void>();
-      wake();
-      await asleep.promise;
+      await lookOnce();
+      await lookOnce();
     },
     put: async (
       { certificate, privateKey }: Issued,
@@ -239,6 +245,29 @@ describe('the source files', () => {
     await put(first);
     await look();
     assert.equal((await bundles.next()).kind, 'revoked');
+  });
+
+  test('never takes a bundle that is being rewritten in place and cut short between two certificates', async (t) => {
+    const { source, look, lookOnce, put, at, signal } = await start(t);
+    const [old, more] = [ca.certificate, (await createTestAuthority('example.org')).certificate];
+    await put(first, encodeCertificatesPem([old, more]));
+    await look();
+    const given: number[] = [];
+    void (async () => {
+      for await (const event of source.watchX509(signal))
+        if (event.kind === 'update') given.push(event.value.bundles.get(own)?.authorities.length ?? 0);
+    })();
+    for (const bytes of [
+      Buffer.alloc(0),
+      encodeCertificatesPem([old]),
+      encodeCertificatesPem([old, more, old]),
+    ]) {
+      await writeFile(at(file.bundle), bytes);
+      await lookOnce();
+    }
+    await lookOnce();
+    await until('the whole bundle', () => (given.length > 1 ? true : undefined));
+    assert.deepEqual(given, [2, 3]);
   });
 
   test('warns once of a key that everybody may read', async (t) => {
