@@ -4,7 +4,7 @@ import type { LoadedConfig } from '../config/load.ts';
 import { encodeOptions } from '../config/schema.ts';
 import type { Sleep } from '../runtime/abort.ts';
 import { ConfigError, messageOf } from '../runtime/errors.ts';
-import { createFileSet } from '../runtime/file-watch.ts';
+import { createFileSet, type FileSet } from '../runtime/file-watch.ts';
 import { createLatest, type Latest } from '../runtime/latest.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Task } from '../runtime/tasks.ts';
@@ -27,6 +27,8 @@ export interface ReloadMeter {
 const pollMs = 500;
 /** What is empty or cut short is valid YAML, in which nobody is denied. */
 const quietLooks = 2;
+/** While a configuration is refused it is read again every five seconds: a file that it names may have come. */
+const looksUntilRetry = 8;
 const maxFileBytes = 16 * 1024 * 1024;
 
 /** What takes effect without a restart; everything else that changed is named in the log. */
@@ -39,7 +41,7 @@ const reloadable: readonly string[] = [
 
 /**
  * Follows the configuration's source: `configs` holds the configuration at start with the reloadable parts of the newest
- * good file. A file that is not right changes nothing and its problems are logged.
+ * good file. A file that is not right changes nothing; its problems are logged, and it is read again until it is right.
  */
 export function createReload(options: {
   initial: LoadedConfig;
@@ -52,20 +54,30 @@ export function createReload(options: {
   const configs = createLatest(initial.config);
   let held: unknown = encodeOptions(initial.options);
 
-  async function reload(): Promise<void> {
+  let refused: string | undefined;
+
+  /** A file that is read `again`, unchanged, is only told of when its problems are others. */
+  async function reload(again: boolean): Promise<void> {
     let loaded: LoadedConfig;
     try {
       loaded = await source.read();
     } catch (error) {
-      meter.configRead('refused');
       const problems =
         error instanceof ConfigError ? error.problems : [{ path: '', message: messageOf(error) }];
+      const before = refused;
+      refused = JSON.stringify(problems);
+      if (again && refused === before) return;
+      meter.configRead('refused');
       log.error({ path: source.path, problems }, 'new configuration refused; the old one stays');
       return;
     }
+    const wasRefused = refused !== undefined;
+    refused = undefined;
     const next = encodeOptions(loaded.options);
     const changed = changedKeys(held, next);
     if (changed.length === 0) {
+      if (wasRefused)
+        log.info({ path: source.path }, 'configuration is right again, and as the one in force');
       meter.configRead('unchanged');
       return;
     }
@@ -79,7 +91,8 @@ export function createReload(options: {
   }
 
   let last = Promise.resolve();
-  const inTurn = (): Promise<void> => (last = last.then(reload));
+  const inTurn = (again = false): Promise<void> => (last = last.then(() => reload(again)));
+  const watched = (): FileSet => createFileSet({ paths: [source.path], maxBytes: maxFileBytes, quietLooks });
   return {
     configs,
     tasks: [
@@ -91,13 +104,25 @@ export function createReload(options: {
         }
       },
       async (signal) => {
-        const file = createFileSet({ paths: [source.path], maxBytes: maxFileBytes, quietLooks });
+        let file = watched();
+        let bytes: Buffer | undefined;
+        let looks = 0;
         while (!signal.aborted) {
           const [event] = (await file.look()) ?? [];
-          // The first time too: the file may have changed since the program read it.
-          if (event?.kind === 'content') await inTurn();
-          else if (event !== undefined) {
+          looks += 1;
+          if (event?.kind === 'content') {
+            const again = bytes?.equals(event.bytes) ?? false;
+            ({ bytes } = event);
+            // The first time too: the file may have changed since the program read it.
+            await inTurn(again);
+            looks = 0;
+          } else if (event !== undefined) {
+            refused = undefined;
             log.warn({ path: source.path }, 'configuration file cannot be read; the old one stays');
+          } else if (refused !== undefined && looks >= looksUntilRetry) {
+            // One that has seen nothing gives the file anew, when it is quiet.
+            file = watched();
+            looks = 0;
           }
           await sleep(pollMs, signal);
         }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { createIdentityRules } from '../../../src/app/identity-rules.ts';
+import { createIdentityRules, readDenied } from '../../../src/app/identity-rules.ts';
 import { createReload } from '../../../src/app/reload.ts';
 import type { Config } from '../../../src/config/config.ts';
 import { loadConfig } from '../../../src/config/load.ts';
@@ -130,6 +130,49 @@ test('a broken file keeps the old configuration and says why', async (t) => {
   assert.deepEqual(denied(file.configs), ['spiffe://example.org/a']);
   const refusal = file.lines.find(({ message }) => message.includes('refused'));
   assert.match(JSON.stringify(refusal?.fields), /ext_authz\.peer\.denied_identities\[0\]/);
+});
+
+test('a configuration that names a missing file is refused once, and in force when the file has come', async (t) => {
+  const directory = await tempDirectory(t);
+  const [path, list] = [join(directory, 'svidecar.yaml'), join(directory, 'denied.txt')];
+  await writeFile(path, '');
+  let reads = 0;
+  const read = async () => {
+    reads += 1;
+    const loaded = loadConfig({ text: await readFile(path, 'utf8'), path, env: {} });
+    await readDenied(loaded.config);
+    return loaded;
+  };
+  const { log, lines } = recordingLog();
+  const outcomes: string[] = [];
+  const { configs, tasks } = createReload({
+    initial: await read(),
+    source: { path, read, requests: (signal) => createLatest(0).changes(signal) },
+    sleep: (_ms, signal) => sleep(2, signal),
+    log,
+    meter: { configRead: (outcome) => outcomes.push(outcome) },
+  });
+  const stop = new AbortController();
+  const running = runTasks(stop.signal, tasks);
+  t.after(async () => {
+    stop.abort();
+    await running;
+  });
+  await writeFile(`${path}.new`, `ext_authz: { peer: { denied_identities_file: ${JSON.stringify(list)} } }`);
+  await rename(`${path}.new`, path);
+  await until('the refusal', () => Promise.resolve(outcomes.includes('refused') || undefined));
+  const readBefore = reads;
+  await until('more tries', () => Promise.resolve(reads > readBefore + 3 || undefined));
+  assert.equal(lines.filter(({ message }) => message.includes('refused')).length, 1);
+  assert.equal(outcomes.filter((outcome) => outcome === 'refused').length, 1);
+  await writeFile(list, 'spiffe://example.org/a\n');
+  await until('the change', () =>
+    Promise.resolve(configs.current().extAuthz.peer.deniedIdentitiesFile === list || undefined),
+  );
+  assert.equal(lines.at(-1)?.message, 'configuration changed');
+  const readAfter = reads;
+  for (let i = 0; i < 30; i++) await sleep(2, stop.signal);
+  assert.equal(reads, readAfter, 'what is in force is not read again');
 });
 
 test('a changed key that needs a restart is named and does not take effect', async (t) => {
