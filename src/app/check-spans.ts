@@ -1,7 +1,6 @@
-import type { CheckTrace, Interval } from '../extauthz/check-trace.ts';
+import { type CheckTrace, type Interval, traceOf } from '../extauthz/check-trace.ts';
 import { reasonCodeOf } from '../extauthz/outcome.ts';
 import { resultOf } from '../extauthz/service.ts';
-import { traceContextOf } from '../extauthz/trace-context.ts';
 import type { ChildSpan, ServerSpan } from '../telemetry/tracing.ts';
 
 const service = 'envoy.service.auth.v3.Authorization';
@@ -20,7 +19,7 @@ export function createCheckSpans(options: {
 }): (trace: CheckTrace) => void {
   const { sample, random, engine, record } = options;
   return (trace) => {
-    const parent = trace.request === undefined ? undefined : traceContextOf(trace.request.headers);
+    const parent = traceOf(trace);
     if (!(parent?.sampled ?? random() < sample)) return;
     const { outcome, decisionId, durationMs, peer, query } = trace;
     const reasonCode = reasonCodeOf(outcome);

@@ -4,6 +4,7 @@ import type { SelectedQuery } from '../policy/query-map.ts';
 import type { CheckRequest } from './check-attributes.ts';
 import type { Outcome } from './outcome.ts';
 import type { Peer } from './peer.ts';
+import { type TraceContext, traceContextOf } from './trace-context.ts';
 
 /** When a step began and ended, in milliseconds since the Check began; `toMs` is undefined for one that was given up. */
 export type Interval = Readonly<{
@@ -34,6 +35,8 @@ export type CheckTrace = CheckSteps &
     startedAt: number;
     durationMs: number;
     outcome: Outcome;
+    /** The span of Envoy's that the Check came from, when the metadata of the call names one. */
+    callTrace?: TraceContext | undefined;
   }>;
 
 export const noSteps: CheckSteps = Object.freeze({
@@ -45,3 +48,8 @@ export const noSteps: CheckSteps = Object.freeze({
   engineMs: undefined,
   intervals: Object.freeze([]),
 });
+
+/** The trace that a Check is part of: Envoy's word counts before the request's headers, which a client may have written. */
+export function traceOf({ callTrace, request }: CheckTrace): TraceContext | undefined {
+  return callTrace ?? (request && traceContextOf(request.headers));
+}

@@ -1,9 +1,8 @@
 import { withDeadline } from '../runtime/abort.ts';
-import type { CheckTrace } from './check-trace.ts';
+import { type CheckTrace, traceOf } from './check-trace.ts';
 import { problemOf, reasonCodeOf, reasonOf } from './outcome.ts';
 import type { Redactor } from './redaction.ts';
 import { roughSize } from './rough-size.ts';
-import { traceContextOf } from './trace-context.ts';
 
 /** One record in the form of OPA's decision log events (EventV1), with the outcome beside. */
 export type DecisionEvent = Readonly<Record<string, unknown>>;
@@ -175,7 +174,7 @@ export function decisionEvent(
   });
   const problem = problemOf(outcome);
   const reasonCode = reasonCodeOf(outcome);
-  const context = trace.request === undefined ? undefined : traceContextOf(trace.request.headers);
+  const context = traceOf(trace);
   return {
     labels: options.labels,
     decision_id: trace.decisionId,

@@ -9,6 +9,7 @@ import type { Checker } from './checker.ts';
 import { type Outcome, reasonCodeOf } from './outcome.ts';
 import { type ReasonCode, refuse } from './reason.ts';
 import { createResponseEncoder } from './response-encoder.ts';
+import { callTraceOf } from './trace-context.ts';
 import { createTurns } from './turns.ts';
 
 /** How a Check ended, for people and metrics: `dry_run` would have been another one. */
@@ -71,9 +72,9 @@ export function createExtAuthzService(options: ExtAuthzServiceOptions): Service 
   // Loads the .proto files now: the first Check has no time for that.
   request.decode(Buffer.alloc(0));
 
-  function answer(trace: CheckTrace): Buffer {
+  function answer(trace: CheckTrace, call: CallContext): Buffer {
     const { outcome, bytes } = encode(trace.outcome, trace.decisionId);
-    const told = outcome === trace.outcome ? trace : { ...trace, outcome };
+    const told = { ...trace, outcome, callTrace: callTraceOf(call.metadata) };
     meter.checked(resultOf(outcome), reasonCodeOf(outcome) ?? 'none', told.durationMs / 1e3);
     if (told.engineMs !== undefined) meter.evaluated(told.engineMs / 1e3);
     onDecision(told);
@@ -113,13 +114,14 @@ export function createExtAuthzService(options: ExtAuthzServiceOptions): Service 
     decode: (bytes) => bytes,
     encode: (response) => response,
     async handle(bytes, call) {
-      if (underWay >= maxConcurrent) return answer(checker.refuseUnseen(overloaded));
+      if (underWay >= maxConcurrent) return answer(checker.refuseUnseen(overloaded), call);
       underWay += 1;
       try {
         return answer(
           bytes.length > heavyBytes
             ? await checkInTurn(bytes, call)
             : await checker.check(decode(bytes), call.signal, call.deadline),
+          call,
         );
       } finally {
         underWay -= 1;

@@ -1,3 +1,4 @@
+import type { CallContext } from '../grpc/service.ts';
 import type { StringMap } from './check-attributes.ts';
 
 /** Which trace a request belongs to: 32 and 16 hexadecimal digits, lower case. */
@@ -21,6 +22,18 @@ export function traceContextOf(headers: StringMap): TraceContext | undefined {
     b3(headers['b3']) ??
     context(hex128(headers['x-b3-traceid']), hex64(headers['x-b3-spanid']), b3Sampled(headers))
   );
+}
+
+const names = ['traceparent', 'b3', 'x-b3-traceid', 'x-b3-spanid', 'x-b3-sampled', 'x-b3-flags'];
+
+/** The trace of a call by its metadata, where an Envoy that traces names its own span. */
+export function callTraceOf(metadata: CallContext['metadata']): TraceContext | undefined {
+  const entries = names.flatMap((name) =>
+    metadata(name)
+      .slice(0, 1)
+      .map((value) => [name, value]),
+  );
+  return entries.length === 0 ? undefined : traceContextOf(Object.fromEntries(entries));
 }
 
 /** Trace Context §3.2: version 00 has four fields; a later one may have more, and ff is none. */

@@ -73,3 +73,48 @@ test('a Check in a sampled trace has a span below the caller, and a collector th
     (await sidecar.metric('svidecar_spans_dropped_total{reason="export_failed"}')) > 0 ? true : undefined,
   );
 });
+
+test("a Check's span and record are part of the trace that Envoy itself began", async (t) => {
+  const collector = await startCollector(t);
+  const opa = await startOpa(t, { over: 'unix', files: { 'policy.rego': policy } });
+  const sidecar = await startSidecar(t, {
+    config: {
+      identity: devIdentity(),
+      ext_authz: { path: 'e2e/allow', peer: { require: false } },
+      policy: { opa: { url: opa.url }, timeout: '2s' },
+      tracing: { otlp_endpoint: collector.url, sample: 0 },
+      decision_log: { console: true },
+    },
+  });
+  const upstream = await startEchoUpstream(t);
+  const port = await freePort();
+  const tracer = {
+    name: 'envoy.tracers.opentelemetry',
+    typed_config: {
+      '@type': 'type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig',
+      grpc_service: { envoy_grpc: { cluster_name: 'nowhere' } },
+    },
+  };
+  const manager = { tracing: { provider: tracer, random_sampling: { value: 100 } } };
+  await startEnvoy(t, {
+    config: combined(sidecar.socket, {
+      listeners: [httpListener({ name: 'in', port, cluster: 'upstream', manager, filters: [extAuthz({})] })],
+      clusters: [plainCluster('upstream', upstream.port), plainCluster('nowhere', await freePort())],
+    }),
+  });
+
+  const traceOfEnvoy = async (headers: Record<string, string>): Promise<readonly string[]> => {
+    const before = collector.spans.length;
+    assert.equal((await http({ port, path: '/open', headers })).status, 200);
+    const [, trace = '', span = ''] = String(upstream.seen.at(-1)?.headers['traceparent']).split('-');
+    await until('the span', async () => collector.spans.length > before || undefined);
+    const check = collector.spans.slice(before).find(({ kind }) => kind === 2);
+    assert.equal(check?.traceId, trace);
+    await sidecar.process().waitForLine(new RegExp(`"trace_id":"${trace}"`));
+    return [trace, span, check.parentSpanId ?? ''];
+  };
+  await traceOfEnvoy({});
+  const [trace, , parent] = await traceOfEnvoy({ traceparent: `00-${traceId}-${spanId}-01` });
+  assert.equal(trace, traceId);
+  assert.notEqual(parent, spanId, "below Envoy's span, not beside it");
+});

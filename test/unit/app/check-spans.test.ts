@@ -43,6 +43,13 @@ test('the word of the caller counts, and without one the share', () => {
   assert.equal(spansOf({ b3: `${traceId}-${spanId}` }, 1)[0]?.parent?.traceId, traceId);
 });
 
+test('the word of Envoy, in the call, counts before that of the headers', () => {
+  const strangers = { traceparent: `00-${traceId}-${spanId}-01` };
+  const callTrace = { traceId: 'a'.repeat(32), spanId: 'b'.repeat(16), sampled: true };
+  assert.deepEqual(spansOf(strangers, 0, { callTrace })[0]?.parent, callTrace);
+  assert.equal(spansOf(strangers, 1, { callTrace: { ...callTrace, sampled: false } }).length, 0);
+});
+
 test('a span tells how the Check ended and what took how long, and nothing of the request', () => {
   const [span] = spansOf({ authorization: 'Bearer secret' }, 1, {
     intervals: [

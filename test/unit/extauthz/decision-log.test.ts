@@ -120,6 +120,8 @@ test('the record names the trace that the request belongs to', async () => {
   const event = decisionEvent(trace, options);
   assert.equal(event['trace_id'], '4bf92f3577b34da6a3ce929d0e0e4736');
   assert.equal(event['span_id'], '00f067aa0ba902b7');
+  const callTrace = { traceId: 'a'.repeat(32), spanId: 'b'.repeat(16), sampled: false };
+  assert.equal(decisionEvent({ ...trace, callTrace }, options)['trace_id'], callTrace.traceId);
 });
 
 async function logOf(limits: { maxQueued?: number; maxQueuedBytes?: number; sample?: number }) {

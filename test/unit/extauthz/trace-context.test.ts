@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { traceContextOf } from '../../../src/extauthz/trace-context.ts';
+import { callTraceOf, traceContextOf } from '../../../src/extauthz/trace-context.ts';
 
 const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
 const spanId = '00f067aa0ba902b7';
@@ -74,4 +74,22 @@ test('whatever a client sends, only hexadecimal digits come out', () => {
       assert.match(context.spanId, /^[0-9a-f]{16}$/);
     }),
   );
+});
+
+test('the metadata of a call names a trace as headers do, by the first value of each key', () => {
+  const of = (metadata: Record<string, readonly string[]>) => callTraceOf((key) => metadata[key] ?? []);
+  const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
+  const spanId = '00f067aa0ba902b7';
+  assert.deepEqual(of({ traceparent: [`00-${traceId}-${spanId}-01`, 'junk'] }), {
+    traceId,
+    spanId,
+    sampled: true,
+  });
+  assert.deepEqual(of({ 'x-b3-traceid': [traceId], 'x-b3-spanid': [spanId], 'x-b3-sampled': ['0'] }), {
+    traceId,
+    spanId,
+    sampled: false,
+  });
+  assert.equal(of({}), undefined);
+  assert.equal(of({ traceparent: ['junk'] }), undefined);
 });
