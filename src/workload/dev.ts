@@ -2,8 +2,13 @@ import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, AppError } from '../runtime/errors.ts';
 import { createLatest } from '../runtime/latest.ts';
 import type { Logger } from '../runtime/log.ts';
-import { createJwtSigner, createX509Authority, type X509Authority } from '../spiffe/authority.ts';
-import type { JwtBundle, JwtBundleSet, X509Bundle } from '../spiffe/bundle.ts';
+import {
+  createJwtSigner,
+  createX509Authority,
+  type JwtSigner,
+  type X509Authority,
+} from '../spiffe/authority.ts';
+import type { JwtAuthority, JwtBundle, JwtBundleSet, X509Bundle } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
 import type { JwtSvid } from '../spiffe/jwt-svid.ts';
 import { pathOf, type SpiffeId, type TrustDomain, trustDomainOf } from '../spiffe/spiffe-id.ts';
@@ -32,7 +37,7 @@ export interface DevMeter {
 /** Identity without a SPIRE: an embedded authority whose keys live in memory and end with the process. */
 export interface DevSource extends IdentitySource {
   readonly name: 'dev';
-  /** Renews the X509-SVIDs at half of their life, and the authority in time before it ends, until `signal` fires. */
+  /** Renews the X509-SVIDs at half of their life, and the authorities in time before the certificate ends, until `signal` fires. */
   run(signal: AbortSignal): Promise<void>;
   /** Issues new X509-SVIDs now. */
   rotate(): Promise<void>;
@@ -42,12 +47,15 @@ const dayMs = 86_400_000;
 /** Timers stand still while a machine sleeps, so the clock is looked at again at least this often. */
 const maxSleepMs = 30_000;
 
+/** What signs SVIDs of both kinds, for as long as the certificate lives. */
+type Authority = Readonly<{ x509: X509Authority; jwt: JwtSigner }>;
+
 type Authorities = Readonly<{
-  signing: X509Authority;
-  /** In the bundle so that every peer knows it, but not signing yet. */
-  next: Readonly<{ authority: X509Authority; usableAt: number }> | undefined;
-  /** Still in the bundle for the SVIDs that they signed. */
-  retired: readonly Readonly<{ certificate: Certificate; until: number }>[];
+  signing: Authority;
+  /** In the bundles so that every peer knows it, but not signing yet. */
+  next: Readonly<{ authority: Authority; usableAt: number }> | undefined;
+  /** Still in the bundles for the SVIDs that they signed, each kind for as long as one can live. */
+  retired: readonly Readonly<{ authority: Authority; at: number }>[];
 }>;
 
 /** An embedded authority with its first X509-SVIDs already issued. Throws AppError for identities it may not have. */
@@ -55,27 +63,44 @@ export async function createDevSource(options: DevSourceOptions): Promise<DevSou
   const { trustDomain, spiffeIds, svidTtlMs, jwtSvidTtlMs, now, sleep, log, meter } = options;
   checkIdentities(trustDomain, spiffeIds);
   const authorityTtlMs = Math.max(dayMs, 10 * svidTtlMs);
-  const newAuthority = () => createX509Authority({ trustDomain, ttlMs: authorityTtlMs, now: now() });
+  const newAuthority = async (): Promise<Authority> => ({
+    x509: await createX509Authority({ trustDomain, ttlMs: authorityTtlMs, now: now() }),
+    jwt: await createJwtSigner(),
+  });
 
   let authorities: Authorities = { signing: await newAuthority(), next: undefined, retired: [] };
   let renewAt = 0;
-  const signer = await createJwtSigner();
   const x509 = createLatest<X509Context>(await issue());
-  const jwtBundle: JwtBundle = Object.freeze({ trustDomain, authorities: Object.freeze([signer.authority]) });
-  const jwt = createLatest<JwtBundleSet>(new Map([[trustDomain, jwtBundle]]));
+  const jwt = createLatest<JwtBundleSet>(jwtBundlesOf(currentFor(jwtSvidTtlMs).map(jwtAuthorityOf)));
+
+  /** Those in the bundle for SVIDs that live that long; the one that signs is the first. */
+  function currentFor(ttlMs: number): readonly Authority[] {
+    const { signing, next, retired } = authorities;
+    const needed = retired.filter(({ at }) => at + ttlMs > now());
+    return [
+      signing,
+      ...(next === undefined ? [] : [next.authority]),
+      ...needed.map(({ authority }) => authority),
+    ];
+  }
+
+  function jwtBundlesOf(keys: readonly JwtAuthority[]): JwtBundleSet {
+    const bundle: JwtBundle = Object.freeze({ trustDomain, authorities: Object.freeze(keys) });
+    return new Map([[trustDomain, bundle]]);
+  }
 
   async function issue(): Promise<X509Context> {
     const at = now();
     const svids: X509Svid[] = [];
     for (const spiffeId of spiffeIds) {
-      svids.push(await authorities.signing.issue({ spiffeId, ttlMs: svidTtlMs, now: at }));
+      svids.push(await authorities.signing.x509.issue({ spiffeId, ttlMs: svidTtlMs, now: at }));
     }
     meter?.devIssued('x509', svids.length);
     const [first, ...others] = svids;
     if (first === undefined) throw new AppError('internal', 'dev identity has no SPIFFE ID');
     const bundle: X509Bundle = Object.freeze({
       trustDomain,
-      authorities: Object.freeze(certificatesOf(authorities)),
+      authorities: Object.freeze(currentFor(svidTtlMs).map(certificateOf)),
       crls: Object.freeze([]),
     });
     renewAt = at + svidTtlMs / 2;
@@ -86,8 +111,14 @@ export async function createDevSource(options: DevSourceOptions): Promise<DevSou
   }
 
   async function renew(): Promise<void> {
-    authorities = await rotateAuthorities(authorities, { now: now(), svidTtlMs, newAuthority });
+    const lifetimes = { svidTtlMs, jwtSvidTtlMs };
+    authorities = await rotateAuthorities(authorities, { now: now(), ...lifetimes, newAuthority });
     x509.set(await issue());
+    const keys = currentFor(jwtSvidTtlMs).map(jwtAuthorityOf);
+    const held = jwt.current().get(trustDomain)?.authorities ?? [];
+    if (keys.length !== held.length || keys.some((key, index) => key !== held[index])) {
+      jwt.set(jwtBundlesOf(keys));
+    }
     log.info(
       { trustDomain, expiresAt: new Date(x509.current().svids[0].chain[0].notAfter).toISOString() },
       'dev identity renewed',
@@ -112,6 +143,7 @@ export async function createDevSource(options: DevSourceOptions): Promise<DevSou
       const ids = spiffeId === undefined ? spiffeIds : spiffeIds.filter((id) => id === spiffeId);
       if (ids.length === 0) throw new AppError('permission_denied', 'no identity issued');
       const at = now();
+      const signer = authorities.signing.jwt;
       const sign = (id: SpiffeId) => signer.sign({ spiffeId: id, audiences, ttlMs: jwtSvidTtlMs, now: at });
       const svids = await Promise.all(ids.map(sign));
       meter?.devIssued('jwt', svids.length);
@@ -141,20 +173,20 @@ async function rotateAuthorities(
   {
     now,
     svidTtlMs,
+    jwtSvidTtlMs,
     newAuthority,
-  }: { now: number; svidTtlMs: number; newAuthority: () => Promise<X509Authority> },
+  }: { now: number; svidTtlMs: number; jwtSvidTtlMs: number; newAuthority: () => Promise<Authority> },
 ): Promise<Authorities> {
-  const lastsMs = (authority: X509Authority): number => authority.certificate.notAfter - now;
+  const lastsMs = ({ x509 }: Authority): number => x509.certificate.notAfter - now;
   const remainingMs = lastsMs(current.signing);
-  const retired = current.retired.filter(({ until }) => until > now);
+  const retired = current.retired.filter(({ at }) => at + Math.max(svidTtlMs, jwtSvidTtlMs) > now);
   // After a long sleep of the machine there may be no time left for an overlap.
   const mustSwitch = remainingMs < svidTtlMs;
   if (mustSwitch || (current.next !== undefined && current.next.usableAt <= now)) {
     const published = current.next?.authority;
     const fit = published !== undefined && lastsMs(published) >= svidTtlMs;
     const signing = fit ? published : await newAuthority();
-    const old = { certificate: current.signing.certificate, until: now + svidTtlMs };
-    return { signing, next: undefined, retired: [...retired, old] };
+    return { signing, next: undefined, retired: [...retired, { authority: current.signing, at: now }] };
   }
   if (current.next === undefined && remainingMs < 3 * svidTtlMs) {
     const next = { authority: await newAuthority(), usableAt: now + svidTtlMs / 2 };
@@ -163,12 +195,12 @@ async function rotateAuthorities(
   return { ...current, retired };
 }
 
-function certificatesOf({ signing, next, retired }: Authorities): readonly Certificate[] {
-  return [
-    signing.certificate,
-    ...(next === undefined ? [] : [next.authority.certificate]),
-    ...retired.map(({ certificate }) => certificate),
-  ];
+function certificateOf({ x509 }: Authority): Certificate {
+  return x509.certificate;
+}
+
+function jwtAuthorityOf({ jwt }: Authority): JwtAuthority {
+  return jwt.authority;
 }
 
 async function* updates<T>(values: AsyncIterable<T>): AsyncIterable<WatchEvent<T>> {

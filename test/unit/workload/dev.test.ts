@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { AbortedError, AppError } from '../../../src/runtime/errors.ts';
 import { silentLogger } from '../../../src/runtime/log.ts';
+import type { JwtBundleSet } from '../../../src/spiffe/bundle.ts';
 import { verifyJwtSvid } from '../../../src/spiffe/jwt-svid.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
 import { verifyX509Svid } from '../../../src/spiffe/verify.ts';
@@ -15,14 +16,14 @@ const hourMs = 3_600_000;
 const start = Date.parse('2026-01-01T00:00:00Z');
 
 /** A source under a clock that moves only when its run() sleeps. */
-async function createClockedSource(svidTtlMs = hourMs) {
+async function createClockedSource(svidTtlMs = hourMs, jwtSvidTtlMs = 300_000) {
   let time = start;
   let stopAt = start;
   const source = await createDevSource({
     trustDomain,
     spiffeIds,
     svidTtlMs,
-    jwtSvidTtlMs: 300_000,
+    jwtSvidTtlMs,
     now: () => time,
     async sleep(ms) {
       if (time + ms > stopAt) throw new AbortedError();
@@ -154,6 +155,41 @@ describe('dev source', () => {
       assert.ok(event.kind === 'update');
       assert.equal((await verifyJwtSvid(one.token, ['a'], event.value, now())).valid, true);
       break;
+    }
+  });
+
+  it('rotates its JWT key so that no JWT-SVID outlives it and none is signed by an unpublished one', async () => {
+    const signal = new AbortController().signal;
+    const bundlesOf = async (source: DevSource): Promise<JwtBundleSet> => {
+      for await (const event of source.watchJwtBundles(signal))
+        if (event.kind === 'update') return event.value;
+      throw new Error('no bundles');
+    };
+    // Shorter and longer than an X509-SVID lives.
+    for (const ttlMs of [hourMs / 12, 3 * hourMs]) {
+      const { source, runFor, now } = await createClockedSource(hourMs, ttlMs);
+      const keys = new Set<string>();
+      let bundles = await bundlesOf(source);
+      let tokens: { token: string; expiresAt: number }[] = [];
+      for (let halves = 0; halves < 100; halves += 1) {
+        await runFor(hourMs / 2);
+        const before = bundles;
+        bundles = await bundlesOf(source);
+        const [minted] = await source.fetchJwtSvids({ audiences: ['a'] }, signal);
+        assert.ok(minted !== undefined);
+        const valid = async (token: string, held: JwtBundleSet) =>
+          (await verifyJwtSvid(token, ['a'], held, now())).valid;
+        assert.ok(
+          await valid(minted.token, before),
+          'whoever has not heard of the newest bundle yet accepts it',
+        );
+        tokens = [...tokens, minted].filter(({ expiresAt }) => expiresAt > now());
+        for (const { token } of tokens) assert.ok(await valid(token, bundles), `half hour ${halves}`);
+        const { authorities } = bundles.get(trustDomain) ?? { authorities: [] };
+        assert.ok(authorities.length >= 1 && authorities.length <= 2);
+        keys.add(authorities[0]?.keyId ?? '');
+      }
+      assert.ok(keys.size >= 3, `${keys.size} keys in 50 hours`);
     }
   });
 
