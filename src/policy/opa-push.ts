@@ -77,6 +77,8 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
   const files = createFileSet({ paths: items.map(({ file }) => file), maxBytes: maxPushBytes, quietLooks });
   /** The revision that OPA is marked with; undefined until it has every file. */
   let held: string | undefined;
+  /** Whether the files have been quiet once; before that nothing is pushed and nothing is wrong. */
+  let looked = false;
   let pushing = false;
   let refusal: string | undefined;
   let told: string | undefined;
@@ -199,6 +201,8 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
   async function tick(signal: AbortSignal): Promise<void> {
     const events = await files.look();
     if (events !== undefined) read(events);
+    looked ||= events !== undefined;
+    if (!looked) return;
     if (isPending() && now() >= nextPushAt) {
       pushing = true;
       try {

@@ -121,13 +121,14 @@ async function setUp(t: TestContext, contents: readonly (readonly ['policy' | 'd
 }
 
 test('files are pushed in their order before it is ready, and a changed one again', async (t) => {
-  const { opa, push, write, engine } = await setUp(t, [
+  const { opa, push, write, engine, told } = await setUp(t, [
     ['data', 'acl/agents', '{"a":1}'],
     ['policy', 'authz/main.rego', 'package a'],
   ]);
   await eventually('ready', () => push.ready());
   assert.deepEqual(opa.puts, ['data/acl/agents', 'policies/authz/main.rego']);
   assert.equal(push.problem(), undefined);
+  assert.deepEqual(told, [], 'nothing is wrong while the files are looked at for the first time');
   const revision = push.revision();
   const answer = await engine.evaluate('x', {}, forever);
   assert.deepEqual(answer, {
