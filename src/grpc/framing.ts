@@ -9,66 +9,79 @@ export type Frame = Readonly<{ compressed: boolean; bytes: Buffer }>;
 export interface Deframer {
   /** The frames that `chunk` completes. Throws a StatusError for one that is too large or no frame. */
   push(chunk: Buffer): readonly Frame[];
+  /** How much memory the beginning of a frame holds. */
+  kept(): number;
   /** Throws a StatusError when the bytes so far end inside a frame. */
   end(): void;
 }
 
 const prefixBytes = 5;
-const maxPieces = 256;
 
 /** What a receiver of messages can unpack, for grpc-accept-encoding. */
 export const acceptedEncodings = 'identity,deflate,gzip';
 
 /** Frames as in https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, none longer than `maxBytes`. */
 export function createDeframer(maxBytes: number): Deframer {
-  let chunks: Buffer[] = [];
-  /** How many of them, at the head, were put together from smaller ones. */
-  let blocks = 0;
-  let held = 0;
-  /** Length of the frame that the bytes held begin with, its prefix included, once that is known. */
-  let wanted = prefixBytes;
+  /** Its first `filled` bytes are the beginning of a frame. */
+  let kept = nothing;
+  let filled = 0;
 
-  function hold(bytes: Buffer): void {
-    chunks = [bytes];
-    blocks = 0;
-    held = bytes.length;
+  /** Moves bytes of `from` until `size` of them are kept; gives what is left over. */
+  function fill(size: number, from: Buffer): Buffer {
+    const taken = from.subarray(0, Math.max(0, size - filled));
+    const needed = filled + taken.length;
+    if (needed > kept.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.min(size, Math.max(needed, 2 * kept.length)));
+      kept.copy(larger, 0, 0, filled);
+      kept = larger;
+    }
+    taken.copy(kept, filled);
+    filled = needed;
+    return from.subarray(taken.length);
   }
 
-  /** A byte in a frame of its own keeps all of what was read from the socket with it. */
-  function compact(): void {
-    chunks.push(Buffer.concat(chunks.splice(blocks)));
-    blocks += 1;
+  function finished(): Frame | undefined {
+    if (filled < prefixBytes) return undefined;
+    const end = prefixBytes + lengthIn(kept, maxBytes);
+    if (filled < end) return undefined;
+    const frame = frameIn(kept, end);
+    kept = nothing;
+    filled = 0;
+    return frame;
   }
 
   return {
     push(chunk) {
-      chunks.push(chunk);
-      held += chunk.length;
-      if (chunks.length - blocks >= maxPieces) compact();
       const frames: Frame[] = [];
-      while (held >= wanted) {
-        const bytes = joined(chunks, held);
-        const end = prefixBytes + lengthIn(bytes, maxBytes);
-        if (end > held) {
-          hold(bytes);
-          wanted = end;
-        } else {
-          frames.push({ compressed: bytes[0] === 1, bytes: bytes.subarray(prefixBytes, end) });
-          hold(bytes.subarray(end));
-          wanted = prefixBytes;
-        }
+      let rest = chunk;
+      if (filled > 0) {
+        rest = fill(prefixBytes, rest);
+        if (filled >= prefixBytes) rest = fill(prefixBytes + lengthIn(kept, maxBytes), rest);
+        const frame = finished();
+        if (frame === undefined) return frames;
+        frames.push(frame);
       }
+      while (rest.length >= prefixBytes) {
+        const end = prefixBytes + lengthIn(rest, maxBytes);
+        if (rest.length < end) break;
+        frames.push(frameIn(rest, end));
+        rest = rest.subarray(end);
+      }
+      // Copied, as a few bytes would keep all that came over the socket with them.
+      if (rest.length > 0) fill(rest.length, rest);
       return frames;
     },
+    kept: () => kept.length,
     end() {
-      if (held > 0) throw new StatusError(Status.INTERNAL, 'request ends inside a message');
+      if (filled > 0) throw new StatusError(Status.INTERNAL, 'request ends inside a message');
     },
   };
 }
 
-function joined(chunks: readonly Buffer[], length: number): Buffer {
-  const [first] = chunks;
-  return first !== undefined && first.length === length ? first : Buffer.concat(chunks, length);
+const nothing = Buffer.alloc(0);
+
+function frameIn(bytes: Buffer, end: number): Frame {
+  return { compressed: bytes[0] === 1, bytes: bytes.subarray(prefixBytes, end) };
 }
 
 function lengthIn(bytes: Buffer, maxBytes: number): number {

@@ -1,10 +1,12 @@
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import { setImmediate as afterThisTurn } from 'node:timers';
 import { setImmediate } from 'node:timers/promises';
 import { AbortedError } from '../runtime/errors.ts';
 import { acceptedEncodings, createDeframer, type Frame, frameOf, unpack } from './framing.ts';
 import type { CallContext } from './service.ts';
 import { Status, StatusError, type WireStatus } from './status.ts';
 import { writeMessage } from './stream.ts';
+import type { Unfinished, UnfinishedRequests } from './unfinished.ts';
 
 /** One call on its HTTP/2 stream, seen from the server: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. */
 export interface ServerCall {
@@ -47,11 +49,18 @@ export function refusalOf(headers: IncomingHttpHeaders): number | undefined {
   return undefined;
 }
 
-/** Takes charge of a stream. No message is longer than `maxMessageBytes`, unpacked. */
+/** What the calls of one server have in common. */
+export type CallScope = Readonly<{
+  /** Bound on one received message, unpacked. */
+  maxMessageBytes: number;
+  unfinished: UnfinishedRequests;
+}>;
+
+/** Takes charge of a stream. */
 export function createServerCall(
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
-  maxMessageBytes: number,
+  { maxMessageBytes, unfinished }: CallScope,
 ): ServerCall {
   let over = false;
   let controller: AbortController | undefined;
@@ -90,7 +99,10 @@ export function createServerCall(
   function begin(): void {
     if (stream.headersSent) return;
     stream.respond(responseHeaders, withTrailers);
-    stream.once('wantTrailers', () => stream.sendTrailers(trailers));
+    stream.once('wantTrailers', () => {
+      stream.sendTrailers(trailers);
+      dismiss(stream);
+    });
   }
 
   function finish(failure?: WireStatus): void {
@@ -99,6 +111,7 @@ export function createServerCall(
     clearTimeout(timer);
     if (failure !== undefined && !stream.headersSent) {
       stream.respond({ ...responseHeaders, ...trailersOf(failure) }, withoutMessages);
+      dismiss(stream);
     } else {
       begin();
       if (failure !== undefined) trailers = trailersOf(failure);
@@ -131,50 +144,72 @@ export function createServerCall(
     return compressed ? unpack(bytes, encodingOf(headers), maxMessageBytes) : bytes;
   }
 
+  /** A call of many messages is unfinished while it is inside one of them. It may take any time: it may be our turn. */
+  function weigh(parts: Unfinished | undefined, bytes: number): Unfinished | undefined {
+    if (bytes > 0) {
+      const begun = parts ?? unfinished.begin(abort, 'patient');
+      unfinished.keep(begun, bytes);
+      return begun;
+    }
+    if (parts !== undefined) unfinished.done(parts);
+    return undefined;
+  }
+
   return {
     context,
     finish,
     abort,
     async request() {
-      const frame = await new Promise<Frame>((resolve, reject) => {
-        const deframer = createDeframer(maxMessageBytes);
-        let first: Frame | undefined;
-        fail = reject;
-        if (over) reject(new AbortedError('the call is over'));
-        stream.on('data', (chunk: Buffer) => {
-          if (over) return;
-          try {
-            for (const frame of deframer.push(chunk)) {
-              if (first !== undefined) throw notOneMessage();
-              first = frame;
-            }
-          } catch (error) {
-            reject(error);
+      const deframer = createDeframer(maxMessageBytes);
+      let first: Frame | undefined;
+      const { promise, resolve, reject } = Promise.withResolvers<Frame>();
+      fail = reject;
+      if (over) reject(new AbortedError('the call is over'));
+      const parts = unfinished.begin(reject, 'hurried');
+      stream.on('data', (chunk: Buffer) => {
+        if (over) return;
+        try {
+          for (const frame of deframer.push(chunk)) {
+            if (first !== undefined) throw notOneMessage();
+            first = frame;
           }
-        });
-        stream.on('end', () => {
-          try {
-            deframer.end();
-            if (first === undefined) throw notOneMessage();
-            resolve(first);
-          } catch (error) {
-            reject(error);
-          }
-        });
+          unfinished.keep(parts, deframer.kept() + (first?.bytes.length ?? 0));
+        } catch (error) {
+          reject(error);
+        }
       });
-      fail = undefined;
-      return frame.compressed ? unpacked(frame) : frame.bytes;
+      stream.on('end', () => {
+        try {
+          deframer.end();
+          if (first === undefined) throw notOneMessage();
+          resolve(first);
+        } catch (error) {
+          reject(error);
+        }
+      });
+      try {
+        const frame = await promise;
+        return frame.compressed ? unpacked(frame) : frame.bytes;
+      } finally {
+        unfinished.done(parts);
+        fail = undefined;
+      }
     },
     async *requests() {
       const deframer = createDeframer(maxMessageBytes);
+      let parts: Unfinished | undefined;
       try {
         // Left alone on an early exit: the answers go out over the same stream.
         const chunks: AsyncIterable<Buffer> = stream.iterator({ destroyOnReturn: false });
         for await (const chunk of chunks) {
-          for (const frame of deframer.push(chunk)) yield await unpacked(frame);
+          const frames = deframer.push(chunk);
+          parts = weigh(parts, deframer.kept());
+          for (const frame of frames) yield await unpacked(frame);
         }
       } catch (error) {
         throw error instanceof StatusError ? error : new AbortedError('the call is over', { cause: error });
+      } finally {
+        weigh(parts, 0);
       }
       // A cancelled call can first look like one whose requests are complete, and tells the truth a moment later.
       await setImmediate();
@@ -196,6 +231,18 @@ export function createServerCall(
       stream.end(frameOf(message));
     },
   };
+}
+
+/**
+ * Ends a stream on which everything was sent. A caller that has more to say would hold it open as long as it likes, so it
+ * is told that nobody listens, with the status already on its way: RFC 9113, section 8.1.
+ */
+export function dismiss(stream: ServerHttp2Stream): void {
+  if (stream.readableEnded) return;
+  // In the same turn Node would let the reset overtake the status.
+  afterThisTurn(() => {
+    if (!stream.destroyed) stream.close(constants.NGHTTP2_NO_ERROR);
+  });
 }
 
 /** V8 keeps a closed stream until its next full collection, so what hangs on it should not be much. */

@@ -8,9 +8,10 @@ import { formatSocketAddress, type SocketAddress } from '../runtime/socket-addre
 import { type HandlerScope, type Serve, serveMethod } from './handlers.ts';
 import type { Health } from './health.ts';
 import { type Listener, listenTcp, listenUnix } from './listener.ts';
-import { createServerCall, refusalOf } from './server-call.ts';
+import { type CallScope, createServerCall, dismiss, refusalOf } from './server-call.ts';
 import type { Service } from './service.ts';
 import { Status, StatusError, toWireStatus } from './status.ts';
+import { createUnfinishedRequests } from './unfinished.ts';
 
 export type GrpcServerOptions = Readonly<{
   services: readonly Service[];
@@ -18,6 +19,16 @@ export type GrpcServerOptions = Readonly<{
   health?: Health;
   /** Bound on one received message, decompressed; 4 MiB unless told. A larger one ends its call RESOURCE_EXHAUSTED. */
   maxMessageBytes?: number;
+  /**
+   * Bound on the memory of requests that are not whole yet, those of all connections together; 128 MiB unless told. The
+   * oldest end RESOURCE_EXHAUSTED.
+   */
+  maxUnfinishedBytes?: number;
+  /**
+   * How long the one request of a call may take to come, in milliseconds, 10 s unless told: after that, before twice of
+   * it, the call ends DEADLINE_EXCEEDED. Calls that take many requests have no such limit.
+   */
+  requestTimeoutMs?: number;
   /**
    * Bound on the calls in progress on one connection, those given up a moment ago among them; 4096 unless told. More
    * are refused by HTTP/2.
@@ -62,6 +73,11 @@ const mebibyte = 1024 * 1024;
 /** A plaintext gRPC server for our services; any `:authority` is accepted, and clients may ping as often as they like. */
 export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   const { health, log, maxMessageBytes = 4 * mebibyte, maxConnections = 1024 } = options;
+  const { maxUnfinishedBytes = 128 * mebibyte, requestTimeoutMs = 10_000 } = options;
+  const callScope: CallScope = {
+    maxMessageBytes,
+    unfinished: createUnfinishedRequests(maxUnfinishedBytes, requestTimeoutMs),
+  };
   const scope: HandlerScope = { streams: new Set(), log };
   const services = health === undefined ? options.services : [...options.services, health.service];
   const methods = methodsOf(services, scope);
@@ -84,9 +100,10 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     const refusal = refusalOf(headers);
     if (refusal !== undefined) {
       stream.respond({ ':status': refusal }, { endStream: true });
+      dismiss(stream);
       return;
     }
-    const call = createServerCall(stream, headers, maxMessageBytes);
+    const call = createServerCall(stream, headers, callScope);
     const path = headers[':path'] ?? '';
     const serve = methods.get(path);
     if (serve === undefined) call.finish(toWireStatus(noMethod(path)));

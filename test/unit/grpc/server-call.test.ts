@@ -24,19 +24,33 @@ async function openSession(
   return { session, [Symbol.asyncDispose]: async () => session.destroy() };
 }
 
-function call(
+const post = { ':method': 'POST', ':path': unary, 'content-type': 'application/grpc', te: 'trailers' };
+
+async function call(
   session: ClientHttp2Session,
   chunks: readonly Buffer[],
   headers: Record<string, string> = {},
 ): Promise<Answer> {
+  return answerTo(session, chunks, headers, true);
+}
+
+/** One whose caller never says that it has said all. */
+async function unfinishedCall(
+  session: ClientHttp2Session,
+  chunks: readonly Buffer[],
+  headers: Record<string, string> = {},
+): Promise<Answer> {
+  return answerTo(session, chunks, headers, false);
+}
+
+function answerTo(
+  session: ClientHttp2Session,
+  chunks: readonly Buffer[],
+  headers: Record<string, string>,
+  complete: boolean,
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const request = session.request({
-      ':method': 'POST',
-      ':path': unary,
-      'content-type': 'application/grpc',
-      te: 'trailers',
-      ...headers,
-    });
+    const request = session.request({ ...post, ...headers });
     const answer: Answer = { headers: {}, trailers: {}, body: Buffer.alloc(0) };
     request.on('response', (received) => Object.assign(answer.headers, received));
     request.on('trailers', (received) => Object.assign(answer.trailers, received));
@@ -46,7 +60,7 @@ function call(
     request.on('error', reject);
     request.on('close', () => resolve(answer));
     for (const chunk of chunks) request.write(chunk);
-    request.end();
+    if (complete) request.end();
   });
 }
 
@@ -217,5 +231,61 @@ describe('a call on the wire', () => {
     assert.equal((await call(client.session, [frameOf(Buffer.from([0]))])).trailers['grpc-status'], '0');
     for (let turns = 0; running.calls > 0 && turns < 10_000; turns++) await setImmediate();
     assert.equal(running.calls, 0);
+  });
+
+  it('is ended when its one request does not come whole in time, and its stream is closed', async () => {
+    await using echo = await startEcho({}, { requestTimeoutMs: 50 });
+    await using client = await openSession(echo);
+    const waiting = client.session.request({ ...post, ':path': bidi });
+    waiting.on('error', () => {});
+    waiting.write(frameOf(Buffer.from('half')).subarray(0, 7));
+    for (const chunks of [[], [Buffer.from([0, 0])], [frameOf(Buffer.from('whole'))]]) {
+      const answer = await unfinishedCall(client.session, chunks);
+      assert.equal(answer.headers['grpc-status'], String(Status.DEADLINE_EXCEEDED));
+    }
+    // A call of many requests may take its time.
+    waiting.end(frameOf(Buffer.from('half')).subarray(7));
+    assert.deepEqual(Buffer.concat(await waiting.toArray()), frameOf(Buffer.from('half')));
+  });
+
+  it('makes room for newer ones when too much of unfinished requests is held, whatever their kind', async () => {
+    await using echo = await startEcho({}, { maxUnfinishedBytes: 500_000, maxMessageBytes: 400_000 });
+    await using client = await openSession(echo);
+    const large = frameOf(Buffer.alloc(150_000));
+    const refused: unknown[] = [];
+    const enough = deferred<void>();
+    const ended = [unary, bidi, unary, bidi, unary, bidi].map(async (path) => {
+      const chunks = [path === unary ? large : large.subarray(0, -1)];
+      const { headers } = await unfinishedCall(client.session, chunks, { ':path': path });
+      refused.push(headers['grpc-status']);
+      if (refused.length === 3) enough.resolve();
+    });
+    await enough.promise;
+    assert.deepEqual(refused, Array(3).fill(String(Status.RESOURCE_EXHAUSTED)));
+    const answer = await call(client.session, [large]);
+    assert.equal(answer.trailers['grpc-status'], '0');
+    client.session.destroy();
+    await Promise.allSettled(ended);
+    await using other = await openSession(echo);
+    for (let n = 0; n < 10; n++) {
+      assert.equal((await call(other.session, [large])).trailers['grpc-status'], '0');
+    }
+  });
+
+  it('closes its stream with its status, though the caller had more to say', async () => {
+    await using echo = await startEcho({
+      async *bidi() {
+        yield Buffer.from('enough');
+      },
+    });
+    await using client = await openSession(echo);
+    const one = frameOf(Buffer.alloc(0));
+    const unknown = await unfinishedCall(client.session, [one], { ':path': '/test.Echo/Nothing' });
+    assert.equal(unknown.headers['grpc-status'], String(Status.UNIMPLEMENTED));
+    const refused = await unfinishedCall(client.session, [one], { 'content-type': 'text/plain' });
+    assert.equal(refused.headers[':status'], 415);
+    const told = await unfinishedCall(client.session, [one], { ':path': bidi });
+    assert.equal(told.trailers['grpc-status'], '0');
+    assert.deepEqual(told.body, frameOf(Buffer.from('enough')));
   });
 });
