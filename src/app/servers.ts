@@ -42,7 +42,9 @@ export function createServers(
   const { listen, listenMode, identity } = config;
   const apart = config.extAuthz.listen;
   const health = createHealth([sds, extAuthz].flatMap((service) => service?.name ?? []));
-  const { maxMessageBytes, reflection } = config.extAuthz.limits;
+  const { maxMessageBytes, maxConcurrent, reflection } = config.extAuthz.limits;
+  // Refused by HTTP/2, a Check would be an error for its Envoy, which may let it pass: it has to get as far as its 503.
+  const maxStreamsPerConnection = Math.max(4096, 2 * maxConcurrent);
   // A development machine's sockets may lie right below /tmp.
   const allowStickyParent = identity.source === 'dev';
   const services = (...candidates: readonly (Service | undefined)[]): readonly Service[] => {
@@ -63,6 +65,7 @@ export function createServers(
         services: services(sds, apart === undefined ? extAuthz : undefined),
         health,
         maxMessageBytes,
+        maxStreamsPerConnection,
         log,
       }),
       listen: (server) => server.listen(listen, listenMode, { allowStickyParent }),
@@ -70,7 +73,13 @@ export function createServers(
   ];
   if (apart !== undefined && extAuthz !== undefined) {
     doors.push({
-      server: createGrpcServer({ services: services(extAuthz), health, maxMessageBytes, log }),
+      server: createGrpcServer({
+        services: services(extAuthz),
+        health,
+        maxMessageBytes,
+        maxStreamsPerConnection,
+        log,
+      }),
       listen: (server) =>
         server.listen(apart, listenMode, {
           allowStickyParent,

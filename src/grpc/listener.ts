@@ -10,12 +10,15 @@ export type Listener = Readonly<{ port: number | undefined; close(): Promise<voi
 
 type Accept = (socket: Socket) => void;
 
+const keepAliveMs = 60_000;
+
 /** Listens at a host and port; port 0 lets the system pick one. */
 export async function listenTcp(
   { host, port, maxConnections }: Readonly<{ host: string; port: number; maxConnections: number }>,
   accept: Accept,
 ): Promise<Listener> {
-  const server = createServer(accept);
+  // A peer whose machine is gone says nothing, and would keep its place among the connections.
+  const server = createServer({ keepAlive: true, keepAliveInitialDelay: keepAliveMs }, accept);
   server.maxConnections = maxConnections;
   try {
     await listening(server, { host, port, exclusive: true });

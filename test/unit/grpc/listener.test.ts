@@ -9,6 +9,7 @@ import {
   lstatSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -298,5 +299,21 @@ describe('a TCP port', () => {
   it('needs an address of this machine', async () => {
     const listener = listenTcp({ host: '192.0.2.1', port: 0, maxConnections: 1 }, () => {});
     await assert.rejects(listener, failure('not_found', '192.0.2.1'));
+  });
+
+  it('asks silent peers now and then whether they are still there', async () => {
+    const accepted = Promise.withResolvers<void>();
+    const listener = await listenTcp({ host: '127.0.0.1', port: 0, maxConnections: 1 }, (socket) => {
+      socket.on('close', () => {});
+      accepted.resolve();
+    });
+    const client = connect(listener.port ?? 0, '127.0.0.1');
+    await accepted.promise;
+    const local = (listener.port ?? 0).toString(16).toUpperCase().padStart(4, '0');
+    // Of an established connection of ours: 02 is the timer of keepalive.
+    const ours = new RegExp(`^ *\\d+: \\w+:${local} \\w+:\\w+ 01 \\S+ (\\w\\w):`, 'm');
+    assert.equal(ours.exec(readFileSync('/proc/net/tcp', 'latin1'))?.[1], '02');
+    client.destroy();
+    await listener.close();
   });
 });
