@@ -3,9 +3,7 @@ import { nextDelayMs } from '../runtime/backoff.ts';
 import { AbortedError, messageOf, toAppError, UnavailableError } from '../runtime/errors.ts';
 import { createFileSet, type FileEvent } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
-import { parseJson } from '../runtime/parse-json.ts';
-import { isJsonObject } from '../spiffe/json.ts';
-import { type OpaApi, refusalText } from './opa-api.ts';
+import type { OpaApi } from './opa-api.ts';
 import {
   contentOf,
   digestOf,
@@ -14,6 +12,7 @@ import {
   type PushItem,
   pushTo,
 } from './push-item.ts';
+import { createPushMark, type Sight } from './push-mark.ts';
 
 export interface OpaPushMeter {
   /** A file was taken by OPA, or OPA refused it, or could not be asked. */
@@ -55,11 +54,7 @@ const tickMs = 100;
 /** Rego that is cut short before a rule that denies is Rego, too. */
 const quietLooks = 5;
 const probeMs = 1_000;
-const probeTimeoutMs = 2_000;
 const backoff = Object.freeze({ minMs: 100, maxMs: 5_000 });
-/** Here OPA is told which set of files it has: a mark that is gone tells of an OPA that was started anew. */
-const marks = '/v1/data/svidecar/push';
-const never = new AbortController().signal;
 
 /** `wanted` is the newest version that can be pushed, `taken` the last one that OPA took, `held` the digest of what it has. */
 type Slot = {
@@ -73,12 +68,16 @@ type Slot = {
 export function createOpaPush(options: OpaPushOptions): OpaPush {
   const { api, items, now, sleep, random, log, meter } = options;
   const { url } = api;
+  const mark = createPushMark(api);
   const slots: readonly Slot[] = items.map((item) => ({ item, fault: `${item.file} is not read yet` }));
   const files = createFileSet({ paths: items.map(({ file }) => file), maxBytes: maxPushBytes, quietLooks });
   /** The revision that OPA is marked with; undefined until it has every file. */
   let held: string | undefined;
   /** Whether the files have been quiet once; before that nothing is pushed and nothing is wrong. */
   let looked = false;
+  /** OPA's own bundles as last seen, and as they were before the last round: one in force since may have put pushed files away. */
+  let bundlesSeen = '';
+  let bundlesHeld = '';
   let pushing = false;
   let refusal: string | undefined;
   let told: string | undefined;
@@ -93,6 +92,7 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
   const isSure = (): boolean => held !== undefined && settledDoubts >= doubts;
   const isPending = (): boolean =>
     held === undefined ||
+    bundlesSeen !== bundlesHeld ||
     slots.some(({ wanted, held: has }) => wanted !== undefined && wanted.digest !== has);
 
   function read(events: readonly FileEvent[]): void {
@@ -149,29 +149,25 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
   async function push(signal: AbortSignal): Promise<void> {
     const before = doubts;
     if (held !== undefined) await ask();
-    // Nothing that an OPA which may be another one took before counts.
-    if (held === undefined) for (const slot of slots) slot.held = undefined;
+    const { bundles } = await look(held ?? 'none');
+    // Nothing counts that an OPA which may be another one took before, or one that has other bundles now.
+    const anew = held === undefined || bundles !== bundlesHeld;
+    if (anew) for (const slot of slots) slot.held = undefined;
     let refused: OpaRefusalError | undefined;
     for (const slot of slots) {
       const fault = await fill(slot, signal);
       refused ??= fault;
       // What comes behind it may need it; an OPA that has nothing needs all of them.
-      if (refused !== undefined && held !== undefined) break;
+      if (refused !== undefined && !anew) break;
     }
     const revision = digestOf(
       slots.map(({ item, held: has }) => [item.kind, item.target, has].join(' ')).join('\n'),
     );
     if (doubts !== before) throw new UnavailableError('OPA may have been started anew during the push');
-    const mark = {
-      method: 'PUT',
-      path: `${marks}/${revision}`,
-      body: 'true',
-      type: 'application/json',
-    } as const;
-    const { status } = await api.send({ ...mark, timeoutMs: probeTimeoutMs }, signal);
-    if (status !== 204) throw new UnavailableError(`OPA answered HTTP status ${status} to ${mark.path}`);
+    await mark.put(revision, signal);
     if (held !== revision) log.info({ url, revision, files: items.length }, 'files pushed to OPA');
     held = revision;
+    bundlesHeld = bundles;
     settledDoubts = before;
     if (refused !== undefined) throw refused;
   }
@@ -180,11 +176,15 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
     const before = doubts;
     const asked = held;
     if (asked === undefined) throw new UnavailableError(problem() ?? 'OPA does not have its files yet');
-    const request = { method: 'GET', path: `${marks}/${asked}`, timeoutMs: probeTimeoutMs } as const;
-    const response = await api.send(request, never);
-    if (response.status !== 200) throw new UnavailableError(refusalText(response));
-    if (isMarked(response.body)) settledDoubts = Math.max(settledDoubts, before);
+    const { marked } = await look(asked);
+    if (marked) settledDoubts = Math.max(settledDoubts, before);
     else if (held === asked) lose();
+  }
+
+  async function look(revision: string): Promise<Sight> {
+    const sight = await mark.look(revision);
+    bundlesSeen = sight.bundles;
+    return sight;
   }
 
   function lose(): void {
@@ -211,6 +211,9 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
         failures = 0;
       } catch (error) {
         if (signal.aborted) throw new AbortedError();
+        // A bundle has put it away and owns its place: OPA decides without it.
+        const isGone = error instanceof OpaRefusalError && slots.some(({ held: has }) => has === undefined);
+        if (isGone && held !== undefined) lose();
         refusal = messageOf(error);
         nextPushAt = now() + nextDelayMs(backoff, failures, random);
         failures += 1;
@@ -255,12 +258,3 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
 
 /** Of one file. */
 export const maxPushBytes = 16 * 1024 * 1024;
-
-function isMarked(body: Buffer): boolean {
-  try {
-    const answer = parseJson(body.toString('utf8'));
-    return isJsonObject(answer) && answer['result'] === true;
-  } catch {
-    return false;
-  }
-}

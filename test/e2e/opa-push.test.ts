@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { startBundleServer } from '../support/bundle-server.ts';
+import { packBundle } from '../support/bundles.ts';
 import { type Opa, startOpa } from '../support/opa.ts';
 import { tempDirectory, until } from '../support/process.ts';
 import { type Sidecar, startSidecar } from '../support/sidecar.ts';
@@ -32,7 +34,8 @@ async function setUp(
   {
     disk = {},
     waitForReady = true,
-  }: { disk?: Readonly<Record<string, string>>; waitForReady?: boolean } = {},
+    args = [],
+  }: { disk?: Readonly<Record<string, string>>; waitForReady?: boolean; args?: readonly string[] } = {},
 ): Promise<World> {
   const directory = await tempDirectory(t);
   const write: World['write'] = async (name, content) => {
@@ -42,7 +45,7 @@ async function setUp(
   const { 'acl.json': acl, 'authz.rego': rego } = contents;
   await write('acl.json', acl);
   if (rego !== undefined) await write('authz.rego', rego);
-  const opa = await startOpa(t, { over: 'tcp', files: disk });
+  const opa = await startOpa(t, { over: 'tcp', files: disk, args });
   const sidecar = await startSidecar(t, {
     config: {
       identity: devIdentity(),
@@ -154,4 +157,44 @@ test('an OPA that is started anew without the data never lets a banned peer pass
     assert.equal(seen.get('OK'), undefined, JSON.stringify([...seen]));
     assert.equal(await check(allowed), 'OK');
   }
+});
+
+test("a bundle of OPA's own that takes the place of a pushed list leads to no decision without the list", async (t) => {
+  const service = await startBundleServer(t);
+  const args = [
+    `services.s.url=${service.origin}`,
+    'bundles.b.service=s',
+    `bundles.b.resource=${service.path.slice(1)}`,
+    'bundles.b.polling.min_delay_seconds=1',
+    'bundles.b.polling.max_delay_seconds=1',
+  ].flatMap((setting) => ['--set', setting]);
+  const { sidecar, check } = await setUp(t, { 'acl.json': banned, 'authz.rego': blocklist(1) }, { args });
+  assert.equal(await check(denied), 'policy_denied');
+  const publish = (revision: string, roots: readonly string[]): void => {
+    const manifest = Buffer.from(JSON.stringify({ revision, roots }));
+    service.publish(packBundle(new Map([['/.manifest', manifest]])), revision);
+  };
+
+  publish('1', ['elsewhere']);
+  await until('the bundle to be in force', async () => {
+    const mark = sidecar.process().lineCount();
+    assert.equal(await check(denied), 'policy_denied');
+    return (
+      sidecar
+        .process()
+        .linesSince(mark)
+        .some((line) => line.includes('"b":{"revision":"1"}')) || undefined
+    );
+  });
+
+  publish('2', ['acl']);
+  await until('refusals', async () => ((await check(denied)) === 'not_ready' ? true : undefined));
+  await until('the reason', async () =>
+    /owned by bundle/.test((await sidecar.admin('/ready')).body) ? true : undefined,
+  );
+  assert.equal(await check(denied), 'not_ready');
+
+  publish('3', ['elsewhere']);
+  await sidecar.waitForReady();
+  assert.equal(await check(denied), 'policy_denied');
 });

@@ -17,7 +17,7 @@ test('a version that could not be judged is offered again, and a bad one is not'
   let failure: Error = new UnavailableError('bundle thread failed');
   const handler: BundleHandler = {
     take({ bytes }) {
-      offered.push(`${bytes}`);
+      offered.push(bytes.toString());
       return Promise.reject(failure);
     },
     failed: assert.fail,

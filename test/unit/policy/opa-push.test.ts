@@ -25,6 +25,8 @@ class PlayedOpa {
   readonly puts: string[] = [];
   server: Server | undefined;
   port = 0;
+  /** Revision of a bundle of its own, and the place that the bundle owns: nobody else can write there. */
+  bundle: Readonly<{ revision: string; owns: string }> | undefined;
   /** A status in place of every answer to a PUT. */
   failWith: number | undefined;
 
@@ -35,7 +37,7 @@ class PlayedOpa {
       request.on('end', () => {
         const [status, body] = this.answer(
           request.method ?? '',
-          (request.url ?? '').replace('/v1/', ''),
+          (request.url ?? '').replace('/v1/', '').replace('?provenance=true', ''),
           Buffer.concat(chunks).toString(),
         );
         response.writeHead(status, { 'content-type': 'application/json' }).end(body);
@@ -50,6 +52,7 @@ class PlayedOpa {
   answer(method: string, path: string, body: string): readonly [number, string?] {
     if (method === 'PUT') {
       if (this.failWith !== undefined) return [this.failWith, '{}'];
+      if (path === this.bundle?.owns) return [400, JSON.stringify({ message: 'owned by a bundle' })];
       if (body.includes('bad')) {
         const location = { file: path, row: 3, col: 7 };
         const errors = [{ code: 'rego_parse_error', message: 'unexpected token', location }];
@@ -60,11 +63,21 @@ class PlayedOpa {
       return path.startsWith('data/') ? [204] : [200, '{}'];
     }
     const found = this.stored.get(path);
-    if (method === 'GET') return [200, found === undefined ? '{}' : `{"result":${found}}`];
+    if (method === 'GET') {
+      const bundles = this.bundle && { b: { revision: this.bundle.revision } };
+      const result = found && (JSON.parse(found) as unknown);
+      return [200, JSON.stringify({ result, provenance: { version: '1', bundles } })];
+    }
     return [
       200,
       JSON.stringify({ result: [...this.stored.keys()].filter((key) => !key.includes('svidecar')) }),
     ];
+  }
+
+  /** A bundle comes into force: what others wrote in its place is gone. */
+  activate(revision: string, owns: string): void {
+    this.bundle = { revision, owns };
+    this.stored.delete(owns);
   }
 
   async stop(): Promise<void> {
@@ -206,6 +219,23 @@ test('an OPA that forgets without ending a connection is found out', async (t) =
   await eventually('ready', () => push.ready());
   opa.stored.clear();
   await eventually('a loss', () => counted.includes('lost'));
+  await eventually('ready again', () => push.ready() && opa.stored.get('data/a') === '1');
+});
+
+test("a bundle of OPA's own that puts a pushed file away is found out, and one that does not changes nothing", async (t) => {
+  const { opa, push, counted } = await setUp(t, [
+    ['data', 'a', '1'],
+    ['data', 'b', '2'],
+  ]);
+  await eventually('ready', () => push.ready());
+  opa.activate('1', 'data/elsewhere');
+  await eventually('both again', () => opa.puts.length >= 4);
+  assert.equal(push.ready(), true);
+  opa.activate('2', 'data/a');
+  await eventually('not ready', () => !push.ready());
+  assert.match(push.problem() ?? '', /data a.*owned by a bundle/);
+  assert.ok(counted.includes('lost'));
+  opa.activate('3', 'data/elsewhere');
   await eventually('ready again', () => push.ready() && opa.stored.get('data/a') === '1');
 });
 
