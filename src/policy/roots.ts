@@ -45,10 +45,12 @@ export function checkOverlap(
 
 function overlap(name: string, root: DataPath, other: string, otherRoot: DataPath): MalformedError {
   const [a, b] = [formatPath(root), formatPath(otherRoot)];
+  const everything =
+    otherRoot.length === 0 ? ': a bundle without roots in its .manifest owns everything' : '';
   return new MalformedError(
     name === other
       ? `roots ${a} and ${b} of bundle ${name} overlap`
-      : `root ${a} of bundle ${name} and root ${b} of bundle ${other} overlap`,
+      : `root ${a} of bundle ${name} and root ${b} of bundle ${other} overlap${everything}`,
   );
 }
 

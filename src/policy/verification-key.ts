@@ -14,6 +14,12 @@ export function parseVerificationKey(path: string, event: FileEvent | undefined)
     const message = event?.kind === 'unreadable' ? event.message : `${path} does not exist`;
     throw new VerificationKeyError('unavailable', message);
   }
+  // Node would take the public part of a private key, which has no business here: who reads it can sign.
+  if (event.bytes.includes('PRIVATE KEY-----'))
+    throw new VerificationKeyError(
+      'malformed',
+      `verification key ${path} is a private key: only the public one is needed here`,
+    );
   let key: KeyObject;
   try {
     key = createPublicKey(event.bytes);
@@ -21,6 +27,8 @@ export function parseVerificationKey(path: string, event: FileEvent | undefined)
     const message = `verification key ${path} is no public key in PEM`;
     throw new VerificationKeyError('malformed', message, { cause: error });
   }
+  if (key.asymmetricKeyType !== 'rsa' && key.asymmetricKeyType !== 'ec')
+    throw new VerificationKeyError('malformed', `verification key ${path} is neither an RSA nor an EC key`);
   if (key.asymmetricKeyType === 'rsa' && (key.asymmetricKeyDetails?.modulusLength ?? 0) < minRsaBits) {
     const message = `verification key ${path} is an RSA key of less than ${minRsaBits} bits`;
     throw new VerificationKeyError('malformed', message);

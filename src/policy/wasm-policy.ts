@@ -1,4 +1,4 @@
-import { LimitError, MalformedError, messageOf } from '../runtime/errors.ts';
+import { AppError, LimitError, MalformedError, messageOf } from '../runtime/errors.ts';
 import { parseJson } from '../runtime/parse-json.ts';
 import type { Builtin, EvaluationContext } from './builtins/args.ts';
 import { createBuiltins } from './builtins/table.ts';
@@ -127,7 +127,7 @@ function instantiate(source: WasmPolicySource, host: Host): Instance {
       return link(source, host, memory);
     } catch (error) {
       if (error instanceof WebAssembly.LinkError && initial < maximum) continue;
-      if (error instanceof MalformedError) throw error;
+      if (error instanceof AppError) throw error;
       throw new MalformedError(`policy.wasm cannot be loaded: ${describe(error)}`, { cause: error });
     }
   }
@@ -172,8 +172,20 @@ function link(source: WasmPolicySource, host: Host, memory: WebAssembly.Memory):
     Object.entries(parseJson(stringAt(memory, exports.opa_json_dump(address))) as Record<string, number>);
   const builtins = new Map(table(exports.builtins()).map(([name, id]) => [id, name]));
   const entrypoints = new Map(table(exports.entrypoints()));
-  const dataAddress = writeText(exports, memory, source.data, exports.opa_json_parse);
+  const dataAddress = readData(exports, memory, source.data);
   return { exports, memory, dataAddress, heapBase: exports.opa_heap_ptr_get(), entrypoints, builtins };
+}
+
+function readData(exports: OpaExports, memory: WebAssembly.Memory, data: Uint8Array): number {
+  try {
+    return writeText(exports, memory, data, exports.opa_json_parse);
+  } catch (error) {
+    // The allocator of the module has no other error.
+    throw new LimitError(
+      `data of ${data.byteLength} bytes does not fit in the memory that a policy may have: ${describe(error)}`,
+      { cause: error },
+    );
+  }
 }
 
 /** One call of `opa_eval` (wasm ABI 1.2), which resets the heap to `heapBase`: nothing survives an evaluation. */

@@ -41,6 +41,17 @@ test('ten thousand aborts leave an instance that still works, in bounded memory'
   assert.ok(process.memoryUsage.rss() - before < 300 * 1024 * 1024);
 });
 
+test('data that does not fit the memory is refused as such', async () => {
+  const { modules } = await parseBundle(await fixtureBundle('lab'));
+  const [{ module } = assert.fail('no policy')] = modules;
+  const data = Buffer.from(JSON.stringify({ users: Array(100_000).fill(0) }));
+  assert.throws(
+    () =>
+      loadWasmPolicy({ module, data, maxMemoryBytes: 1024 * 1024 }, { now: Date.now, random: Math.random }),
+    { code: 'limit_exceeded', message: /^data of 200011 bytes does not fit in the memory/ },
+  );
+});
+
 test('an input that does not fit the memory is refused, and the next one is evaluated', async () => {
   const evaluate = await load(1024 * 1024);
   assert.throws(() => evaluate('lab/echo', 'x'.repeat(2_000_000)), MalformedError);
