@@ -1,4 +1,4 @@
-import type { BundleConfig } from '../config/bundle-config.ts';
+import type { BundleConfig } from '../config/bundle-section.ts';
 import type { Config } from '../config/config.ts';
 import type { BundleSource } from '../policy/bundle-source.ts';
 import { createFileBundleSource } from '../policy/file-bundle-source.ts';

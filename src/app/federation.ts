@@ -1,4 +1,5 @@
-import type { Config, FederatedDomainConfig } from '../config/config.ts';
+import type { Config } from '../config/config.ts';
+import type { FederatedDomainConfig } from '../config/federation-section.ts';
 import { createBundleFiles } from '../federation/bundle-files.ts';
 import type { FederationEntry } from '../federation/federation-entry.ts';
 import { bootstrapOf } from '../federation/fetch-bundle.ts';

@@ -1,5 +1,5 @@
 import type { ConfiguredEngine } from '../app/policy-engine.ts';
-import type { BundleConfig } from '../config/bundle-config.ts';
+import type { BundleConfig } from '../config/bundle-section.ts';
 import type { Config } from '../config/config.ts';
 import { readBearerFile } from '../policy/bearer-file.ts';
 import { BundleError } from '../policy/bundle-source.ts';

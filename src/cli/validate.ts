@@ -2,7 +2,7 @@ import type { Clock } from '../app/clock.ts';
 import { checkFederationFiles } from '../app/federation.ts';
 import { checkPushFiles } from '../app/opa-engine.ts';
 import { type ConfiguredEngine, createConfiguredEngine } from '../app/policy-engine.ts';
-import type { FilesIdentityConfig } from '../config/config.ts';
+import type { FilesIdentityConfig } from '../config/identity-section.ts';
 import { describeConfig } from '../config/load.ts';
 import type { WasmEngine } from '../policy/opa-wasm.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';

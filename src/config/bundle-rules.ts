@@ -1,25 +1,14 @@
 import type { ConfigProblem } from '../runtime/errors.ts';
 import { isSafeUrl } from './address.ts';
+import { type BundleOptions, bundleEntries } from './bundle-section.ts';
 import type { Rule } from './rule.ts';
-import type { Options } from './schema.ts';
-
-type BundleOptions = Exclude<NonNullable<Options['policy']['bundle']>, readonly unknown[]>;
-
-/** Each entry of `policy.bundle`, which may be a single one, with its key path. */
-export function bundleEntries({ policy: { bundle } }: Pick<Options, 'policy'>): readonly Readonly<{
-  at: string;
-  entry: BundleOptions;
-}>[] {
-  if (bundle === undefined) return [];
-  if (!Array.isArray(bundle)) return [{ at: 'policy.bundle', entry: bundle }];
-  return bundle.map((entry, index) => ({ at: `policy.bundle[${index}]`, entry }));
-}
 
 /** Where bundles come from. */
 export const bundleRules: readonly Rule[] = [
   {
     reads: ['policy.bundle'],
-    check: (options) => bundleEntries(options).flatMap(({ at, entry }) => problemsOf(entry, at)),
+    check: (options) =>
+      bundleEntries(options.policy.bundle).flatMap(({ at, entry }) => problemsOf(entry, at)),
   },
 ];
 

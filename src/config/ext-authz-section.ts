@@ -1,104 +1,23 @@
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
+import type { SocketAddress } from '../runtime/socket-address.ts';
+import type { SpiffeId } from '../spiffe/spiffe-id.ts';
+import { decisionPath, duration, file, inputShape, size, spiffeId, tlsListenAddress } from './fields.ts';
+import { buildPeer, type PeerConfig, peer } from './peer-section.ts';
 import {
-  decisionPath,
-  duration,
-  file,
-  idPattern,
-  idTemplate,
-  inputShape,
-  jwksUrl,
-  name,
-  size,
-  spiffeId,
-  tlsListenAddress,
-  tokenHeader,
-} from './fields.ts';
-
-const requestMatch = z.strictObject({
-  peer: z
-    .string()
-    .min(1)
-    .max(2048)
-    .optional()
-    .describe('Pattern of the peer SPIFFE ID; `:name` is one segment, `*` anything.'),
-  method: z.array(z.string().min(1).max(64)).min(1).max(32).optional().describe('HTTP methods, any of them.'),
-  path: z.string().min(1).max(4096).optional().describe('Pattern of the path without its query string.'),
-  host: z
-    .string()
-    .min(1)
-    .max(255)
-    .optional()
-    .describe('Pattern of the host, in lower case and without port.'),
-  context: z
-    .record(z.string().min(1).max(256), z.string().max(4096))
-    .optional()
-    .describe('Context extensions of the route, each equal to the value here.'),
-});
-
-const query = z.strictObject({
-  match: requestMatch
-    .prefault({})
-    .describe('All keys given must match; a key that the request lacks does not match.'),
-  path: decisionPath().optional().meta({ otherwise: '`ext_authz.path`', description: 'OPA decision.' }),
-  cache_key: z
-    .array(
-      z
-        .string()
-        .max(256)
-        .regex(
-          /^(?:peer|method|path|host|body|context\..+|header\..+)$/,
-          'must be peer, method, path, host, body, context.NAME or header.NAME',
-        ),
-    )
-    .min(1)
-    .max(64)
-    .optional()
-    .describe(
-      'Everything that the decision depends on: peer, method, path (with its query), host, body, context.NAME, header.NAME. Without it no decision is cached.',
-    ),
-  input: inputShape()
-    .optional()
-    .meta({ otherwise: '`ext_authz.input`', description: 'Shape of the policy input.' }),
-  dry_run: z
-    .boolean()
-    .default(false)
-    .describe('Policy denials and engine failures of this query are logged and let through.'),
-  set: z
-    .record(z.string().min(1).max(256), z.json())
-    .optional()
-    .describe('Constants put into the input; `{name}` in a text is what `:name` matched.'),
-});
-
-const injection = z.strictObject({
-  match: requestMatch.prefault({}).describe('Which requests; as for queries.'),
-  audience: name().describe('The audience of the JWT-SVID.'),
-  header: tokenHeader().prefault('authorization').describe('Any header of that name is replaced.'),
-  scheme: z
-    .string()
-    .regex(/^[A-Za-z0-9-]{0,32}$/, 'must be letters, digits and dashes')
-    .default('Bearer')
-    .describe('Stands before the token; in quotes and empty for none.'),
-});
-
-const bridge = z.strictObject({
-  match: requestMatch
-    .omit({ peer: true })
-    .prefault({})
-    .describe('Which requests; as for queries, but the bridge says who the peer is.'),
-  jwks_url: jwksUrl().describe('Where the keys of the issuer are.'),
-  issuer: z.string().min(1).max(2048).describe('What `iss` must be.'),
-  audience: z.string().min(1).max(2048).describe('What `aud` must name.'),
-  header: tokenHeader()
-    .prefault('authorization')
-    .describe('Where the JWT comes in, and the JWT-SVID takes its place.'),
-  spiffe_id: idTemplate().describe('Whom the JWT stands for; `{sub}` is its subject, one segment.'),
-  mint_audience: name().describe('The audience of the JWT-SVID.'),
-});
-
-const shadow = z.strictObject({
-  match: requestMatch.prefault({}).describe('Which requests; as for queries.'),
-  path: decisionPath().min(1).describe('OPA decision, asked with the input of the query.'),
-});
+  type BridgeConfig,
+  bridge,
+  buildBridge,
+  buildQuery,
+  type InjectionConfig,
+  type InputShape,
+  injection,
+  type MatchConfig,
+  type QueryConfig,
+  query,
+  shadow,
+} from './request-entries-section.ts';
+import type { ResolveFile } from './resolve-file.ts';
 
 /** Who may pass, and who is asked. */
 export const extAuthz = z.strictObject({
@@ -115,52 +34,7 @@ export const extAuthz = z.strictObject({
     .max(1000)
     .default([])
     .describe('The first match picks decision path, input shape and constants.'),
-  peer: z
-    .strictObject({
-      require: z
-        .boolean()
-        .default(true)
-        .describe('A request without a SPIFFE ID is denied and policy is not asked.'),
-      verify_certificate: z
-        .enum(['required', 'when_present', 'off'])
-        .default('when_present')
-        .describe(
-          'Whether source.certificate is checked against the live bundles, and whether it must be there.',
-        ),
-      trust_xfcc: z
-        .boolean()
-        .default(false)
-        .describe(
-          'The peer is whom x-forwarded-client-cert names last; only behind an Envoy that sanitizes that header, and sends `cert` in it if it admits other trust domains.',
-        ),
-      jwt_svid: z
-        .strictObject({
-          header: tokenHeader().prefault('authorization').describe('Where the JWT-SVID stands.'),
-          audiences: z
-            .array(name())
-            .max(100)
-            .default([])
-            .describe(
-              'A request without a SPIFFE ID of its connection may show a JWT-SVID for one of these; none turns that off.',
-            ),
-        })
-        .prefault({}),
-      allowed_identities: z.array(idPattern()).max(1000).optional().meta({
-        otherwise: 'every ID of the own trust domain',
-        description: 'Patterns of the SPIFFE IDs that may pass; in a path `*` spans segments.',
-      }),
-      denied_identities: z
-        .array(idPattern())
-        .max(1000)
-        .default([])
-        .describe('Patterns of the SPIFFE IDs that are denied, whatever else is said of them.'),
-      denied_identities_file: file()
-        .optional()
-        .describe(
-          'More of them, one pattern a line; the file is watched and a new line is in force within a second.',
-        ),
-    })
-    .prefault({}),
+  peer: peer.prefault({}),
   dry_run: z
     .boolean()
     .default(false)
@@ -262,3 +136,67 @@ export const extAuthz = z.strictObject({
     })
     .prefault({}),
 });
+
+export type ExtAuthzConfig = Readonly<{
+  enabled: boolean;
+  /** Undefined: on the socket of `listen`, also when the file names that one. */
+  listen: SocketAddress | undefined;
+  /** Empty: a request that no query matches is denied. */
+  path: string;
+  input: InputShape;
+  queries: readonly QueryConfig[];
+  peer: PeerConfig;
+  dryRun: boolean;
+  onFailure: 'deny' | 'error';
+  headerMode: 'overwrite' | 'opa_envoy_plugin';
+  injectJwtSvid: readonly InjectionConfig[];
+  bridge: readonly BridgeConfig[];
+  /** Set exactly when ext_authz has mTLS. */
+  tls: Readonly<{ clientSpiffeIds: readonly SpiffeId[] }> | undefined;
+  limits: Readonly<{ maxMessageBytes: number; maxConcurrent: number; reflection: boolean }>;
+  shadow: readonly Readonly<{ match: MatchConfig; path: string }>[];
+  /** Undefined: no decision is kept. */
+  cache: Readonly<{ ttlMs: number; maxEntries: number }> | undefined;
+  /** Requests of one SPIFFE ID; undefined: as many as it likes. */
+  rateLimit: Readonly<{ requestsPerSecond: number; burst: number }> | undefined;
+  body: Readonly<{ parse: boolean; maxBytes: number; protoDescriptor: string | undefined }>;
+}>;
+
+/** `listen` is the socket of the program, where ext_authz is unless it has one of its own. */
+export function buildExtAuthz(
+  options: z.output<typeof extAuthz>,
+  listen: SocketAddress,
+  resolve: ResolveFile,
+): ExtAuthzConfig {
+  const { tls, limits, cache, rate_limit: rateLimit, body } = options;
+  return {
+    enabled: options.enabled,
+    listen: isDeepStrictEqual(options.listen, listen) ? undefined : options.listen,
+    path: options.path,
+    input: options.input,
+    queries: options.queries.map(buildQuery),
+    peer: buildPeer(options.peer, resolve),
+    dryRun: options.dry_run,
+    onFailure: options.on_failure,
+    headerMode: options.header_mode,
+    injectJwtSvid: options.inject_jwt_svid,
+    bridge: options.bridge.map(buildBridge),
+    tls: tls.client_spiffe_ids.length === 0 ? undefined : { clientSpiffeIds: tls.client_spiffe_ids },
+    limits: {
+      maxMessageBytes: limits.max_message_bytes,
+      maxConcurrent: limits.max_concurrent,
+      reflection: limits.reflection,
+    },
+    shadow: options.shadow,
+    cache: cache.ttl > 0 ? { ttlMs: cache.ttl, maxEntries: cache.max_entries } : undefined,
+    rateLimit:
+      rateLimit.requests_per_second > 0
+        ? { requestsPerSecond: rateLimit.requests_per_second, burst: rateLimit.burst }
+        : undefined,
+    body: {
+      parse: body.parse,
+      maxBytes: body.max_bytes,
+      protoDescriptor: resolve(body.proto_descriptor),
+    },
+  };
+}

@@ -1,5 +1,9 @@
 import { z } from 'zod';
+import type { HostPort } from '../runtime/socket-address.ts';
+import type { IdPattern } from '../spiffe/match.ts';
+import type { SpiffeId, TrustDomain } from '../spiffe/spiffe-id.ts';
 import { duration, file, hostPort, httpsUrl, idPattern, spiffeId, trustDomain } from './fields.ts';
+import type { ResolveFile } from './resolve-file.ts';
 
 /** Partner trust domains, and our own bundle for them. */
 export const federation = z.strictObject({
@@ -61,3 +65,54 @@ export const federation = z.strictObject({
     })
     .optional(),
 });
+
+/** One partner of `federation.trust_domains`. */
+export type FederatedDomainConfig = Readonly<{
+  trustDomain: TrustDomain;
+  bundleEndpoint: string;
+  /** The SPIFFE ID is there exactly with https_spiffe. */
+  profile:
+    | Readonly<{ kind: 'https_spiffe'; endpointSpiffeId: SpiffeId }>
+    | Readonly<{ kind: 'https_web'; caFile: string | undefined }>;
+  bootstrapBundle: string | undefined;
+  allowedIdentities: readonly IdPattern[];
+}>;
+
+export type FederationConfig = Readonly<{
+  persistDir: string | undefined;
+  trustDomains: readonly FederatedDomainConfig[];
+  serve:
+    | Readonly<{
+        listen: HostPort;
+        refreshHintS: number;
+        /** Files for https_web; undefined: https_spiffe. */
+        files: Readonly<{ certificate: string; privateKey: string }> | undefined;
+      }>
+    | undefined;
+}>;
+
+export function buildFederation(
+  { persist_dir: persistDir, trust_domains: trustDomains, serve }: z.output<typeof federation>,
+  resolve: ResolveFile,
+): FederationConfig {
+  const certificate = resolve(serve?.certificate);
+  const privateKey = resolve(serve?.private_key);
+  return {
+    persistDir: resolve(persistDir),
+    trustDomains: trustDomains.map((entry) => ({
+      trustDomain: entry.name,
+      bundleEndpoint: entry.bundle_endpoint,
+      profile:
+        entry.endpoint_spiffe_id === undefined
+          ? { kind: 'https_web', caFile: resolve(entry.ca_file) }
+          : { kind: 'https_spiffe', endpointSpiffeId: entry.endpoint_spiffe_id },
+      bootstrapBundle: resolve(entry.bootstrap_bundle),
+      allowedIdentities: entry.allowed_identities,
+    })),
+    serve: serve && {
+      listen: serve.listen,
+      refreshHintS: Math.max(1, Math.round(serve.refresh_hint / 1000)),
+      files: certificate !== undefined && privateKey !== undefined ? { certificate, privateKey } : undefined,
+    },
+  };
+}

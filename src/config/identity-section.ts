@@ -1,7 +1,9 @@
 import { z } from 'zod';
 import { messageOf } from '../runtime/errors.ts';
-import { parseTrustDomain } from '../spiffe/spiffe-id.ts';
+import type { SocketAddress } from '../runtime/socket-address.ts';
+import { parseSpiffeId, parseTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/spiffe-id.ts';
 import { duration, endpointAddress, file, listenAddress, spiffeId, trustDomain } from './fields.ts';
+import type { ResolveFile } from './resolve-file.ts';
 
 function checkTrustDomains(files: Readonly<Record<string, string>>, context: z.RefinementCtx): void {
   for (const key of Object.keys(files)) {
@@ -75,3 +77,74 @@ export const identity = z.strictObject({
     })
     .optional(),
 });
+
+type IdentityOptions = z.output<typeof identity>;
+
+/** The embedded CA. */
+export type DevIdentityConfig = Readonly<{
+  trustDomain: TrustDomain;
+  spiffeIds: readonly [SpiffeId, ...SpiffeId[]];
+  svidTtlMs: number;
+  jwtSvidTtlMs: number;
+  serveWorkloadApi: SocketAddress | undefined;
+}>;
+
+/** An identity in files; paths as they are opened. */
+export type FilesIdentityConfig = Readonly<{
+  certificate: string;
+  privateKey: string;
+  bundle: string;
+  federatedBundles: readonly Readonly<{ trustDomain: TrustDomain; file: string }>[];
+}>;
+
+export type IdentityConfig = Readonly<{
+  source: 'workload_api' | 'files' | 'dev';
+  workloadApi: Readonly<{
+    /** As written; the workload room reads it by the rules of the standard. */
+    address: string;
+    onPermissionDenied: 'drop' | 'keep';
+  }>;
+  /** Set exactly when `source` is files. */
+  files: FilesIdentityConfig | undefined;
+  /** Set exactly when `source` is dev. */
+  dev: DevIdentityConfig | undefined;
+}>;
+
+export function buildIdentity(options: IdentityOptions, resolve: ResolveFile): IdentityConfig {
+  const { source, workload_api: workloadApi, files, dev } = options;
+  return {
+    source,
+    workloadApi: {
+      address: workloadApi.address,
+      onPermissionDenied: workloadApi.on_permission_denied,
+    },
+    files: source === 'files' ? filesOf(files, resolve) : undefined,
+    dev: source === 'dev' ? devOf(dev) : undefined,
+  };
+}
+
+function filesOf(files: IdentityOptions['files'], resolve: ResolveFile): FilesIdentityConfig | undefined {
+  if (files === undefined) return undefined;
+  return {
+    certificate: resolve(files.certificate),
+    privateKey: resolve(files.private_key),
+    bundle: resolve(files.bundle),
+    federatedBundles: Object.entries(files.federated_bundles).map(([name, file]) => ({
+      trustDomain: parseTrustDomain(name),
+      file: resolve(file),
+    })),
+  };
+}
+
+function devOf(dev: IdentityOptions['dev']): DevIdentityConfig {
+  const trustDomain = dev?.trust_domain ?? ('dev.local' as TrustDomain);
+  const [first, ...others] = dev?.spiffe_ids ?? [];
+  return {
+    trustDomain,
+    spiffeIds:
+      first === undefined ? [parseSpiffeId(`spiffe://${trustDomain}/service/web`)] : [first, ...others],
+    svidTtlMs: dev?.svid_ttl ?? 3_600_000,
+    jwtSvidTtlMs: dev?.jwt_svid_ttl ?? 300_000,
+    serveWorkloadApi: dev?.serve_workload_api,
+  };
+}

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { file, fileMode, fileName, name, secretFileMode } from './fields.ts';
+import type { ResolveFile } from './resolve-file.ts';
 
 /** One directory of files. */
 export const output = z.strictObject({
@@ -37,3 +38,30 @@ export const output = z.strictObject({
     })
     .optional(),
 });
+
+type OutputOptions = z.output<typeof output>;
+type OutputSignal = NonNullable<OutputOptions['signal']>;
+
+/** One directory of files for programs that cannot speak SDS. */
+export type OutputConfig = Readonly<{
+  directory: string;
+  certificate: string;
+  privateKey: string;
+  bundle: string;
+  federated: boolean;
+  mode: number;
+  secretMode: number;
+  jwt: readonly Readonly<{ audience: string; file: string }>[];
+  signal: Readonly<{ pidFile: string; name: OutputSignal['name'] }> | undefined;
+}>;
+
+export function buildOutput(options: OutputOptions, resolve: ResolveFile): OutputConfig {
+  const { directory, private_key: privateKey, secret_mode: secretMode, signal, ...same } = options;
+  return {
+    ...same,
+    directory: resolve(directory),
+    privateKey,
+    secretMode,
+    signal: signal && { pidFile: resolve(signal.pid_file), name: signal.name },
+  };
+}

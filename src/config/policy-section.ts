@@ -1,62 +1,8 @@
 import { z } from 'zod';
-import { bundleName, bundleUrl, duration, engineUrl, file, name, spiffeId } from './fields.ts';
-
-/** How often a bundle service is asked. */
-export const polling = z.strictObject({
-  min: duration('1s', '24h')
-    .prefault('10s')
-    .describe('The shortest time between two requests; the time is random.'),
-  max: duration('1s', '24h')
-    .prefault('30s')
-    .describe('The longest time between two requests, also when the service fails.'),
-  long_poll: duration('1s', '1h')
-    .optional()
-    .describe(
-      'Lets the service hold its answer back that long until there is something new; whole seconds. Absent: it is only asked from time to time.',
-    ),
-});
-
-const bundle = z.strictObject({
-  name: bundleName().optional().meta({
-    otherwise: '`policy` for a single bundle',
-    description: 'What log, metrics and status call it; each bundle of a list needs a name of its own.',
-  }),
-  file: file()
-    .optional()
-    .describe(
-      'Engine wasm: a bundle built with `opa build -t wasm`, or one of data; it is watched. Either this or `url`.',
-    ),
-  url: bundleUrl()
-    .optional()
-    .describe(
-      'The same from an HTTP service that speaks the bundle API of OPA. Plain http needs a loopback IP, or `verification_key`.',
-    ),
-  polling: polling.optional(),
-  auth: z
-    .strictObject({
-      bearer_file: file()
-        .optional()
-        .describe('A file with the token that the service is shown; read for each request.'),
-      spiffe_ids: z
-        .array(spiffeId())
-        .max(100)
-        .default([])
-        .describe(
-          'Who the service of an https url has to be: a server with an X.509-SVID of one of these, to which we show our default one. None: Web PKI.',
-        ),
-    })
-    .optional(),
-  persist_dir: file()
-    .optional()
-    .describe(
-      'A directory for the last good bundle of `url`, kept as `bundles/NAME/bundle.tar.gz`, so that it survives a restart; made with mode 0700 when it is missing.',
-    ),
-  verification_key: file()
-    .optional()
-    .describe(
-      'A public key in PEM (RSA or EC). With it a bundle has to be signed by this key, as `opa sign` does; without it a signed bundle is refused.',
-    ),
-});
+import type { SpiffeId } from '../spiffe/spiffe-id.ts';
+import { type BundleConfig, buildBundles, bundles } from './bundle-section.ts';
+import { duration, engineUrl, file, name, spiffeId } from './fields.ts';
+import type { ResolveFile } from './resolve-file.ts';
 
 const push = z.strictObject({
   policy: name()
@@ -96,5 +42,36 @@ export const policy = z.strictObject({
         ),
     })
     .prefault({}),
-  bundle: z.union([bundle, z.array(bundle).min(1).max(64)]).optional(),
+  bundle: bundles.optional(),
 });
+
+export type PolicyConfig = Readonly<{
+  engine: 'opa' | 'wasm';
+  timeoutMs: number;
+  /** Without IDs the OPA of an https url proves itself by the Web PKI. */
+  opa: Readonly<{
+    url: string;
+    spiffeIds: readonly SpiffeId[];
+    /** `target` is OPA's id of a policy, or the path of a document. */
+    push: readonly Readonly<{ kind: 'policy' | 'data'; target: string; file: string }>[];
+  }>;
+  /** At least one whenever `engine` is wasm and ext_authz is on; names are unique. */
+  bundles: readonly BundleConfig[];
+}>;
+
+export function buildPolicy(options: z.output<typeof policy>, resolve: ResolveFile): PolicyConfig {
+  const { engine, timeout: timeoutMs, opa, bundle } = options;
+  return {
+    engine,
+    timeoutMs,
+    opa: {
+      url: opa.url,
+      spiffeIds: opa.spiffe_ids,
+      push: opa.push.map(({ policy: id, data = '', file: path }) => ({
+        ...(id === undefined ? { kind: 'data', target: data } : { kind: 'policy', target: id }),
+        file: resolve(path),
+      })),
+    },
+    bundles: buildBundles(bundle, resolve),
+  };
+}

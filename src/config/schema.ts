@@ -1,18 +1,14 @@
 import { z } from 'zod';
+import { admin } from './admin-section.ts';
+import { decisionLog } from './decision-log-section.ts';
 import { extAuthz } from './ext-authz-section.ts';
 import { federation } from './federation-section.ts';
-import { checked, fileMode, hostPort, listenAddress, name, serviceUrl, trustDomain } from './fields.ts';
+import { fileMode, listenAddress, trustDomain } from './fields.ts';
 import { identity } from './identity-section.ts';
 import { output } from './output-section.ts';
 import { policy } from './policy-section.ts';
 import { sds } from './sds-section.ts';
-
-const pointer = () =>
-  checked(['JSON pointer', '/input/parsed_body/pin'], (text) => {
-    if (!/^\/(?:input|result)(?:\/(?:[^~/]|~[01])*)*$/.test(text)) {
-      throw new Error('must be a JSON pointer into /input or /result, such as /input/parsed_body/pin');
-    }
-  });
+import { tracing } from './tracing-section.ts';
 
 /**
  * Every option of the program, once: its type, default, bounds and a sentence about it. Parsing turns the file's text
@@ -39,55 +35,9 @@ export const schema = z.strictObject({
     .max(100)
     .default([])
     .describe('Directories of files for programs that cannot speak SDS.'),
-  admin: z
-    .strictObject({
-      listen: hostPort().prefault('127.0.0.1:9902').describe('The admin HTTP server.'),
-      allow_jwt_svid: z
-        .boolean()
-        .default(false)
-        .describe('Gives JWT-SVIDs of the default identity to every client of a loopback admin server.'),
-      probe_listen: hostPort()
-        .optional()
-        .describe('A second server with /live, /ready, /health and /metrics only, for kubelets.'),
-    })
-    .prefault({}),
-  decision_log: z
-    .strictObject({
-      console: z.boolean().default(true).describe('Writes one line per decision to standard output.'),
-      mask: z
-        .array(pointer())
-        .max(1000)
-        .default(['/input/attributes/request/http/headers/authorization'])
-        .describe('JSON pointers into the decision line that are redacted, beside those that always are.'),
-      service: z
-        .strictObject({
-          url: serviceUrl()
-            .optional()
-            .describe('Where records are posted too: JSON arrays, gzip, as OPA sends its decision log.'),
-        })
-        .prefault({}),
-      sample: z
-        .number()
-        .min(0)
-        .max(1)
-        .default(1)
-        .describe('The share of allows that is recorded; denials and failures always are.'),
-    })
-    .prefault({}),
-  tracing: z
-    .strictObject({
-      otlp_endpoint: serviceUrl()
-        .optional()
-        .describe('An OpenTelemetry collector (OTLP over HTTP), which gets a span for Checks at /v1/traces.'),
-      sample: z
-        .number()
-        .min(0)
-        .max(1)
-        .default(0.01)
-        .describe('The share of Checks with a span, where the trace of the request does not say.'),
-      service_name: name().default('svidecar').describe('The `service.name` of the spans.'),
-    })
-    .prefault({}),
+  admin: admin.prefault({}),
+  decision_log: decisionLog.prefault({}),
+  tracing: tracing.prefault({}),
   log: z
     .strictObject({
       level: z

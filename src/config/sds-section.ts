@@ -34,3 +34,27 @@ export const sds = z.strictObject({
       'For a secret name that nothing is known of: wait sends it when it appears, reject ends the stream with INVALID_ARGUMENT.',
     ),
 });
+
+export type SdsConfig = Readonly<{
+  enabled: boolean;
+  defaultSvidName: string;
+  defaultBundleName: string;
+  defaultAllBundlesName: string;
+  spiffeValidator: boolean;
+  defaultSvidHint: string | undefined;
+  jwtAudiences: readonly string[];
+  unknownNames: 'wait' | 'reject';
+}>;
+
+export function buildSds(options: z.output<typeof sds>): SdsConfig {
+  return {
+    enabled: options.enabled,
+    defaultSvidName: options.default_svid_name,
+    defaultBundleName: options.default_bundle_name,
+    defaultAllBundlesName: options.default_all_bundles_name,
+    spiffeValidator: options.spiffe_validator,
+    defaultSvidHint: options.default_svid_hint,
+    jwtAudiences: options.jwt_audiences,
+    unknownNames: options.unknown_names,
+  };
+}

@@ -1,8 +1,8 @@
-import type { ExtAuthzConfig } from '../config/config.ts';
+import type { PeerConfig } from '../config/peer-section.ts';
 import { type Json, seconds, typed } from './json.ts';
 
 /** A pattern of SPIFFE IDs, as the config has it. */
-export type PeerPattern = NonNullable<ExtAuthzConfig['peer']['allowedIdentities']>[number];
+export type PeerPattern = NonNullable<PeerConfig['allowedIdentities']>[number];
 
 /** Whom a matcher is made for: the literal pieces of a pattern, between its stars. */
 export type NamedPeers = Pick<PeerPattern, 'text' | 'pieces'>;
