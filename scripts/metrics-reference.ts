@@ -2,7 +2,7 @@ import { createMetrics } from '../src/telemetry/metrics.ts';
 
 const introduction = `# Metrics
 
-Generated from \`src/telemetry/metrics.ts\`; do not edit.
+Generated from \`src/telemetry/metrics/\`; do not edit.
 
 Served in Prometheus' text format at \`/metrics\` of the admin server. Units are seconds and bytes. Label values come from closed
 lists, or are our own SPIFFE IDs and the trust domains held; nothing that a peer can choose becomes a label. Beside these there
