@@ -7,6 +7,7 @@ import { deflateSync, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { createDeframer, type Frame, frameOf, unpack } from '../../../src/grpc/framing.ts';
 import { Status, StatusError } from '../../../src/grpc/status.ts';
+import { sleep } from '../../../src/runtime/abort.ts';
 
 const failsWith = (code: number) => (error: unknown) => error instanceof StatusError && error.status === code;
 
@@ -39,7 +40,7 @@ describe('a deframer', () => {
     );
   });
 
-  it('keeps of a message that comes byte by byte no more than its bytes', () => {
+  it('keeps of a message that comes byte by byte no more than its bytes', async () => {
     setFlagsFromString('--expose-gc');
     const gc = runInNewContext('gc') as () => void;
     const message = Buffer.alloc(20_000, 'x');
@@ -51,8 +52,13 @@ describe('a deframer', () => {
       // As a read from a socket of which the byte is a part.
       frames.push(...deframer.push(Buffer.allocUnsafeSlow(8_192).fill(byte).subarray(0, 1)));
       if (index !== message.length) continue;
-      gc();
-      const kept = process.memoryUsage().arrayBuffers - before;
+      // V8 gives array buffers back some time after it has found that nobody has them.
+      let kept = Number.POSITIVE_INFINITY;
+      for (let tries = 0; kept >= 20_000_000 && tries < 200; tries++) {
+        gc();
+        await sleep(10);
+        kept = process.memoryUsage().arrayBuffers - before;
+      }
       assert.ok(kept < 20_000_000, `${kept} bytes are kept of ${message.length}`);
     }
     assert.deepEqual(frames, [{ compressed: false, bytes: message }]);
