@@ -51,7 +51,7 @@ describe('options', () => {
   });
 
   it('have nothing beside the contract but what an ADR has added', () => {
-    // ADR 17
+    // ADR 19
     const added = ['tracing.otlp_endpoint', 'tracing.sample', 'tracing.service_name'];
 
     const leaves = options.filter(({ kind }) => kind !== 'section').map(({ path }) => path);
