@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import process from 'node:process';
 import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { deflateSync, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { createDeframer, type Frame, frameOf, unpack } from '../../../src/grpc/framing.ts';
 import { Status, StatusError } from '../../../src/grpc/status.ts';
-import { sleep } from '../../../src/runtime/abort.ts';
 
 const failsWith = (code: number) => (error: unknown) => error instanceof StatusError && error.status === code;
 
