@@ -35,7 +35,11 @@ test('keys, tokens and credentials reach no log, decision record, metric or admi
     text: JSON.stringify({
       identity: { source: 'dev' },
       listen: `unix://${socket}`,
-      policy: { engine: 'wasm', bundle: { file: 'examples/quickstart/policy/bundle.tar.gz' } },
+      policy: {
+        engine: 'wasm',
+        timeout: '10s',
+        bundle: { file: 'examples/quickstart/policy/bundle.tar.gz' },
+      },
       sds: { jwt_audiences: ['sds'] },
       ext_authz: {
         peer: { verify_certificate: 'off', jwt_svid: { header: 'x-peer-token', audiences: ['api'] } },
