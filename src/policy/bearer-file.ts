@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises';
+import { constants, open } from 'node:fs/promises';
 import { AppError, errnoOf, MalformedError } from '../runtime/errors.ts';
 
 const maxBytes = 16 * 1024;
@@ -11,9 +11,10 @@ export async function readBearerFile(path: string): Promise<string> {
   const bytes = Buffer.alloc(maxBytes + 1);
   let length = 0;
   try {
-    const file = await open(path, 'r');
+    // Without O_NONBLOCK a FIFO would be waited for, also when the program is to end.
+    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      ({ bytesRead: length } = await file.read(bytes, 0, bytes.length, 0));
+      ({ bytesRead: length } = await file.read(bytes, 0, bytes.length));
     } finally {
       await file.close();
     }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { constants, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AppError, errnoOf, LimitError, messageOf } from './errors.ts';
+import { AppError, errnoOf, LimitError, MalformedError, messageOf } from './errors.ts';
 
 /** Files of ours that outlive the process, by name. */
 export interface KeptFiles {
@@ -35,9 +35,12 @@ export async function createKeptFiles(directory: string, maxBytes: number): Prom
   return Object.freeze<KeptFiles>({
     async load(name) {
       try {
-        const file = await open(pathOf(name), 'r');
+        // Without O_NONBLOCK a FIFO would be waited for, also when the program is to end.
+        const file = await open(pathOf(name), constants.O_RDONLY | constants.O_NONBLOCK);
         try {
-          const { size, mtimeMs } = await file.stat();
+          const found = await file.stat();
+          if (!found.isFile()) throw new MalformedError(`${pathOf(name)} is not a regular file`);
+          const { size, mtimeMs } = found;
           if (size > maxBytes) throw new LimitError(`${pathOf(name)} is larger than ${maxBytes} bytes`);
           return Object.freeze({ bytes: await file.readFile(), savedAt: mtimeMs });
         } finally {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -27,6 +28,9 @@ test('what is no token is refused, and none of it is told', async (t) => {
       return true;
     });
   }
+  const fifo = join(directory, 'fifo');
+  execFileSync('mkfifo', [fifo]);
+  await assert.rejects(readBearerFile(fifo), /is empty/);
   for (const missing of [join(directory, 'none'), directory]) {
     await assert.rejects(readBearerFile(missing), /cannot be read: (?:ENOENT|EISDIR)/);
   }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { chmod, chown, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
@@ -40,6 +41,14 @@ test('a file that is too large is refused', async (t) => {
   assert.equal((await files.load('x'))?.bytes.length, 100);
   await writeFile(join(directory, 'x'), ' '.repeat(101));
   await assert.rejects(files.load('x'), LimitError);
+});
+
+test('what is no regular file is refused, and a FIFO is not waited for', async (t) => {
+  const directory = await tempDirectory(t);
+  const files = await createKeptFiles(directory, 100);
+  execFileSync('mkfifo', [join(directory, 'fifo')]);
+  await mkdir(join(directory, 'directory'));
+  for (const name of ['fifo', 'directory']) await assert.rejects(files.load(name), /is not a regular file/);
 });
 
 test('a directory that others may write to is refused', async (t) => {
