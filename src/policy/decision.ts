@@ -176,7 +176,12 @@ function headersOfGroup(group: unknown, key: string): HeaderChange[] {
     if (typeof append !== 'boolean' || Object.keys(others).length > 0) {
       throw new BadKey(`"${key}" has an object that is not {"value": …, "append": true or false}`);
     }
-    return valuesOf(name, values, key).map((one) => Object.freeze({ ...one, append }));
+    const changes = valuesOf(name, values, key).map((one) => Object.freeze({ ...one, append }));
+    // Envoy would leave a header that a client may have written.
+    if (!append && changes.length === 0) throw new BadKey(`"${key}" has no value to put in place of another`);
+    // Envoy joins what can only be one with a comma.
+    if (append && /^(?::.*|host)$/i.test(name)) throw new BadKey(`"${key}" appends to a header of one value`);
+    return changes;
   });
 }
 
