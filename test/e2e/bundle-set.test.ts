@@ -3,14 +3,11 @@ import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { packBundle, unpackBundle } from '../support/bundles.ts';
-import { startEnvoy } from '../support/envoy.ts';
-import { extAuthz, httpListener, plainCluster } from '../support/envoy-config.ts';
-import { http, startEchoUpstream } from '../support/http.ts';
 import { buildWasmBundle } from '../support/opa.ts';
-import { freePort } from '../support/ports.ts';
 import { tempDirectory, until } from '../support/process.ts';
 import { runCommand, startSidecar, writeConfig } from '../support/sidecar.ts';
-import { allowed, clientSide, combined, denied, devIdentity, entrypoint, server } from './world.ts';
+import { startTwoPeers } from './two-peers.ts';
+import { allowed, denied, devIdentity, entrypoint } from './world.ts';
 
 /** Who passes is data, which another bundle has. */
 const rego = `package envoy.authz
@@ -55,27 +52,7 @@ test('two bundles decide together: one changes, a bad one is refused, and record
       policy: { engine: 'wasm', timeout: '2s', bundle },
     },
   });
-  const upstream = await startEchoUpstream(t);
-  const [allowedPort, deniedPort, port] = [await freePort(), await freePort(), await freePort()];
-  const tls = { certificate: server, bundle: 'ROOTCA' };
-  await startEnvoy(t, {
-    config: combined(
-      sidecar.socket,
-      clientSide('allowed', allowed, allowedPort, port),
-      clientSide('denied', denied, deniedPort, port),
-      {
-        listeners: [httpListener({ name: 'server', port, cluster: 'upstream', tls, filters: [extAuthz()] })],
-        clusters: [plainCluster('upstream', upstream.port)],
-      },
-    ),
-  });
-  const statuses = async (): Promise<string> => {
-    const answers = [
-      await http({ port: allowedPort, path: '/' }),
-      await http({ port: deniedPort, path: '/' }),
-    ];
-    return answers.map(({ status }) => status).join(' ');
-  };
+  const statuses = await startTwoPeers(t, sidecar);
   const decided = (expected: string) =>
     until(expected, async () => (await statuses()) === expected || undefined);
   const states = async () => {

@@ -378,6 +378,17 @@ export function chainCases(): Record<string, ChainCase> {
   const leafOf = (issuer: Authority, template: Partial<Template> = {}): Buffer =>
     certificate({ key: keys.p256, issuer, extensions: [svidNames], ...template });
   const leaf = leafOf(middleOf);
+  const mapping = (policy: string) =>
+    chain(
+      root,
+      authority(
+        middleOf,
+        rootOf,
+        extension('2.5.29.32', sequence(sequence(oid('1.2.3')))),
+        extension('2.5.29.33', sequence(sequence(oid(policy), oid('1.2.4')))),
+      ),
+      leaf,
+    );
   const now = Date.UTC(2026, 0, 1) * 1e6;
   const withOptions = (certificates: string, options: Record<string, unknown> = {}): ChainCase => ({
     text: certificates,
@@ -570,30 +581,8 @@ export function chainCases(): Record<string, ChainCase> {
     comparisons: withOptions(whole, { MaxConstraintComparisons: 5, CurrentTime: now }),
     'comparisons of another type': withOptions(whole, { MaxConstraintComparisons: 'a' }),
     ...Object.fromEntries(hosts.map((host) => [`host ${host}`, withOptions(named, { DNSName: host })])),
-    policies: withOptions(
-      chain(
-        root,
-        authority(
-          middleOf,
-          rootOf,
-          extension('2.5.29.32', sequence(sequence(oid('1.2.3')))),
-          extension('2.5.29.33', sequence(sequence(oid('1.2.3'), oid('1.2.4')))),
-        ),
-        leaf,
-      ),
-    ),
-    'invalid policy mapping': withOptions(
-      chain(
-        root,
-        authority(
-          middleOf,
-          rootOf,
-          extension('2.5.29.32', sequence(sequence(oid('1.2.3')))),
-          extension('2.5.29.33', sequence(sequence(oid('2.5.29.32.0'), oid('1.2.4')))),
-        ),
-        leaf,
-      ),
-    ),
+    policies: withOptions(mapping('1.2.3')),
+    'invalid policy mapping': withOptions(mapping('2.5.29.32.0')),
     'explicit policy that is lacking': withOptions(
       chain(
         root,
