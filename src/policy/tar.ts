@@ -9,7 +9,7 @@ const maxEntries = 10_000;
 /**
  * The regular files of a tar archive (POSIX ustar with pax paths, which is what `opa build` writes), by their path
  * without leading slash or `./`. Directories, links and devices are passed over. Throws MalformedError, also for a path
- * that occurs twice or climbs out with `..`, and LimitError for too many entries.
+ * that occurs twice or has an empty segment or one of dots (`.`, `..`), and LimitError for too many entries.
  */
 export function readTar(archive: Buffer): readonly TarFile[] {
   const files: TarFile[] = [];
@@ -87,7 +87,8 @@ function paxPath(bytes: Buffer): string | undefined {
 
 function cleanPath(raw: string): string {
   const path = raw.replace(/^(?:\.?\/+)+/, '');
-  if (path === '' || path.split('/').includes('..')) {
+  // OPA would read another place from an empty segment or a dot.
+  if (path.split('/').some((segment) => segment === '' || segment === '.' || segment === '..')) {
     throw new MalformedError(`tar archive has an unusable path ${quote(raw)}`);
   }
   return path;

@@ -100,3 +100,8 @@ test('what is packed is read again', () => {
     }),
   );
 });
+
+test('a path that OPA would read as another one is refused', () => {
+  for (const path of ['a/./data.json', 'a//data.json', 'a/../data.json', 'a/data.json/', '.', './'])
+    assert.throws(() => readTar(packTar([{ path, bytes: Buffer.from('{}') }])), /has an unusable path/, path);
+});
