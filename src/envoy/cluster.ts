@@ -11,6 +11,11 @@ const connectTimeoutMs = 1000;
  * Check on it; clients who go away by the hundred could bring that about.
  */
 const maxOutboundFrames = 100_000;
+/**
+ * Calls to the sidecar that Envoy has open or waiting, far above any `max_concurrent`: what is too much the sidecar
+ * answers with a denial, while Envoy, at its own bound of 1024, fails the Check without asking.
+ */
+const maxOpenCalls = 1_000_000;
 const protocolOptions = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions';
 
 /**
@@ -18,15 +23,15 @@ const protocolOptions = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions'
  * without them a dead stream looks like one on which nothing changes.
  */
 export function sidecarCluster(name: string, address: SocketAddress): Json {
-  return cluster(name, address, {
-    explicit_http_config: {
-      http2_protocol_options: {
-        connection_keepalive: { interval: seconds(30_000), timeout: seconds(5000) },
-        max_outbound_frames: maxOutboundFrames,
-        max_outbound_control_frames: maxOutboundFrames,
-      },
-    },
-  });
+  const http2 = {
+    connection_keepalive: { interval: seconds(30_000), timeout: seconds(5000) },
+    max_outbound_frames: maxOutboundFrames,
+    max_outbound_control_frames: maxOutboundFrames,
+  };
+  return {
+    ...cluster(name, address, { explicit_http_config: { http2_protocol_options: http2 } }),
+    circuit_breakers: { thresholds: [{ max_requests: maxOpenCalls, max_pending_requests: maxOpenCalls }] },
+  };
 }
 
 /** A cluster that speaks HTTP/1.1, or HTTP/2 when asked, in plain text; or TCP, which needs no options. */

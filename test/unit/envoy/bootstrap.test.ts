@@ -249,6 +249,12 @@ describe('SDS in a bootstrap', () => {
     assert.deepEqual(under(cluster, 'max_outbound_control_frames'), [100_000]);
     assert.deepEqual(under(cluster, 'max_outbound_frames'), [100_000]);
   });
+
+  it('lets the sidecar, not Envoy, judge what is too much at once', () => {
+    const [cluster] = one(buildBootstrap(config(''), server), 'clusters') as object[];
+    assert.deepEqual(under(cluster, 'max_requests'), [1_000_000]);
+    assert.deepEqual(under(cluster, 'max_pending_requests'), [1_000_000]);
+  });
 });
 
 describe('formatBootstrap', () => {
