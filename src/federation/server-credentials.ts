@@ -22,6 +22,10 @@ export function fileCredentials(
 ): CredentialSource {
   return async function* credentials(signal) {
     const set = fileSetOf(files, quietLooks);
+    // A partner whose first handshake fails asks again only after its whole interval, so the first pair is not waited
+    // for; if it was cut short, the next one that is quiet mends it.
+    const first = await readCredentials(files).catch(() => undefined);
+    if (first !== undefined) yield first;
     while (!signal.aborted) {
       const events = await set.look();
       try {
