@@ -1,13 +1,13 @@
 import type { BundleConfig } from '../config/bundle-section.ts';
 import type { Config } from '../config/config.ts';
-import type { BundleSource } from '../policy/bundle-source.ts';
-import { createFileBundleSource } from '../policy/file-bundle-source.ts';
+import type { BundleSource } from '../policy/bundle/bundle-source.ts';
+import { createFileBundleSource } from '../policy/bundle/file-bundle-source.ts';
 import {
   type BundleServiceMeter,
   type BundleServiceState,
   createHttpBundleSource,
   type HttpBundleSource,
-} from '../policy/http-bundle-source.ts';
+} from '../policy/bundle/http-bundle-source.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { SnapshotReader } from '../trust/snapshot.ts';
 import type { Clock } from './clock.ts';

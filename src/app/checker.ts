@@ -2,7 +2,7 @@ import type { Config } from '../config/config.ts';
 import { type Checker, createChecker } from '../extauthz/checker.ts';
 import { createDecisionCache, type DecisionCacheMeter } from '../extauthz/decision-cache.ts';
 import type { IdentityRules } from '../extauthz/identity-rules.ts';
-import type { IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
+import type { IssuerKeysMeter } from '../extauthz/peer/issuer-keys.ts';
 import { createRateLimit } from '../extauthz/rate-limit.ts';
 import type { PolicyEngine } from '../policy/policy-engine.ts';
 import { compileQueries, type QueryMap } from '../policy/query-map.ts';

@@ -2,11 +2,15 @@ import { randomUUID } from 'node:crypto';
 import type { Writable } from 'node:stream';
 import type { Config } from '../config/config.ts';
 import type { CheckTrace } from '../extauthz/check-trace.ts';
-import { consoleLine } from '../extauthz/console-line.ts';
-import { createDecisionLog, type DecisionEvent, type DecisionLogMeter } from '../extauthz/decision-log.ts';
-import { createDecisionUpload, type DecisionUploadMeter } from '../extauthz/decision-upload.ts';
-import { createLogPolicy, type LogPolicyMeter } from '../extauthz/log-policy.ts';
-import { createRedactor } from '../extauthz/redaction.ts';
+import { consoleLine } from '../extauthz/decision-log/console-line.ts';
+import {
+  createDecisionLog,
+  type DecisionEvent,
+  type DecisionLogMeter,
+} from '../extauthz/decision-log/decision-log.ts';
+import { createDecisionUpload, type DecisionUploadMeter } from '../extauthz/decision-log/decision-upload.ts';
+import { createLogPolicy, type LogPolicyMeter } from '../extauthz/decision-log/log-policy.ts';
+import { createRedactor } from '../extauthz/decision-log/redaction.ts';
 import { createHttpClient } from '../http/client.ts';
 import { aborted } from '../runtime/abort.ts';
 import type { Logger } from '../runtime/log.ts';

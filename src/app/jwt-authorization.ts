@@ -1,11 +1,11 @@
 import type { Config } from '../config/config.ts';
-import { createBridgePeerSource } from '../extauthz/bridge.ts';
 import { type Credentials, createCredentials } from '../extauthz/credentials.ts';
-import { createIssuerKeys, type IssuerKeys, type IssuerKeysMeter } from '../extauthz/issuer-keys.ts';
-import { createJwtPeerSource } from '../extauthz/jwt-peer.ts';
-import { createMtlsPeerSource } from '../extauthz/mtls-peer.ts';
-import type { PeerSource } from '../extauthz/peer.ts';
-import { createXfccPeerSource } from '../extauthz/xfcc-peer.ts';
+import { createBridgePeerSource } from '../extauthz/peer/bridge.ts';
+import { createIssuerKeys, type IssuerKeys, type IssuerKeysMeter } from '../extauthz/peer/issuer-keys.ts';
+import { createJwtPeerSource } from '../extauthz/peer/jwt-peer.ts';
+import { createMtlsPeerSource } from '../extauthz/peer/mtls-peer.ts';
+import type { PeerSource } from '../extauthz/peer/peer.ts';
+import { createXfccPeerSource } from '../extauthz/peer/xfcc-peer.ts';
 import { createHttpClient } from '../http/client.ts';
 import { compileRequestRules } from '../policy/request-rules.ts';
 import { ConfigError, type ConfigProblem } from '../runtime/errors.ts';

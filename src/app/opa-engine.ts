@@ -1,11 +1,11 @@
 import type { PolicyState } from '../admin/status.ts';
 import type { Config } from '../config/config.ts';
 import { createHttpClient } from '../http/client.ts';
-import { createOpaApi } from '../policy/opa-api.ts';
-import { createOpaPush, maxPushBytes, type OpaPush, type OpaPushMeter } from '../policy/opa-push.ts';
-import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa-rest.ts';
-import { contentOf } from '../policy/push-item.ts';
-import { createPushedEngine, pushedName } from '../policy/pushed-engine.ts';
+import { createOpaApi } from '../policy/opa/opa-api.ts';
+import { createOpaPush, maxPushBytes, type OpaPush, type OpaPushMeter } from '../policy/opa/opa-push.ts';
+import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa/opa-rest.ts';
+import { contentOf } from '../policy/opa/push-item.ts';
+import { createPushedEngine, pushedName } from '../policy/opa/pushed-engine.ts';
 import { type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { createFileSet } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';

@@ -1,7 +1,7 @@
 import type { PolicyState } from '../admin/status.ts';
 import type { Config } from '../config/config.ts';
-import type { OpaPushMeter } from '../policy/opa-push.ts';
-import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/opa-wasm.ts';
+import type { OpaPushMeter } from '../policy/opa/opa-push.ts';
+import { createWasmEngine, type PolicyMeter, type WasmEngine } from '../policy/wasm/opa-wasm.ts';
 import { ConfigError } from '../runtime/errors.ts';
 import { type BundleSourceDeps, createBundleSources, serviceOf } from './bundle-sources.ts';
 import { type ConfiguredOpa, createConfiguredOpa } from './opa-engine.ts';

@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
-import { type ProtoTypes, parseDescriptorSet } from '../extauthz/proto-descriptor.ts';
+import { type ProtoTypes, parseDescriptorSet } from '../extauthz/body/proto-descriptor.ts';
 import { ConfigError, LimitError, messageOf } from '../runtime/errors.ts';
 
 const maxDescriptorBytes = 16 * 1024 * 1024;

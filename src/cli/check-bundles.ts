@@ -1,12 +1,12 @@
 import type { ConfiguredEngine } from '../app/policy-engine.ts';
 import type { BundleConfig } from '../config/bundle-section.ts';
 import type { Config } from '../config/config.ts';
-import { readBearerFile } from '../policy/bearer-file.ts';
-import { BundleError } from '../policy/bundle-source.ts';
-import type { BundleServiceMeter } from '../policy/http-bundle-source.ts';
-import type { OpaPushMeter } from '../policy/opa-push.ts';
-import type { PolicyMeter } from '../policy/opa-wasm.ts';
-import { readVerificationKey, VerificationKeyError } from '../policy/verification-key.ts';
+import { readBearerFile } from '../policy/bundle/bearer-file.ts';
+import { BundleError } from '../policy/bundle/bundle-source.ts';
+import type { BundleServiceMeter } from '../policy/bundle/http-bundle-source.ts';
+import { readVerificationKey, VerificationKeyError } from '../policy/bundle/verification-key.ts';
+import type { OpaPushMeter } from '../policy/opa/opa-push.ts';
+import type { PolicyMeter } from '../policy/wasm/opa-wasm.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 
 type WasmEngine = Extract<ConfiguredEngine, { kind: 'wasm' }>['engine'];

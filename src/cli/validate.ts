@@ -4,7 +4,7 @@ import { checkPushFiles } from '../app/opa-engine.ts';
 import { type ConfiguredEngine, createConfiguredEngine } from '../app/policy-engine.ts';
 import type { FilesIdentityConfig } from '../config/identity-section.ts';
 import { describeConfig } from '../config/load.ts';
-import type { WasmEngine } from '../policy/opa-wasm.ts';
+import type { WasmEngine } from '../policy/wasm/opa-wasm.ts';
 import { ConfigError, type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { createLatest, type Latest } from '../runtime/latest.ts';
 import { silentLogger } from '../runtime/log.ts';

@@ -1,5 +1,6 @@
 import type { JsonObject } from '../policy/decision.ts';
 import { AppError, LimitError, MalformedError } from '../runtime/errors.ts';
+import { rawNumber } from './body/exact-json.ts';
 import type {
   CheckAddress,
   CheckAttributes,
@@ -10,7 +11,6 @@ import type {
   RawHeader,
   StringMap,
 } from './check-attributes.ts';
-import { rawNumber } from './exact-json.ts';
 import { headersOf } from './headers.ts';
 import { decodeStructFields } from './struct.ts';
 

@@ -3,7 +3,7 @@ import type { Evaluation } from '../policy/policy-engine.ts';
 import type { SelectedQuery } from '../policy/query-map.ts';
 import type { CheckRequest } from './check-attributes.ts';
 import type { Outcome } from './outcome.ts';
-import type { Peer } from './peer.ts';
+import type { Peer } from './peer/peer.ts';
 import { type TraceContext, traceContextOf } from './trace-context.ts';
 
 /** When a step began and ended, in milliseconds since the Check began; `toMs` is undefined for one that was given up. */

@@ -5,7 +5,7 @@ import { AbortedError, AppError, messageOf, TimeoutError } from '../runtime/erro
 import type { Logger } from '../runtime/log.ts';
 import type { SpiffeId } from '../spiffe/spiffe-id.ts';
 import type { SnapshotReader, TrustSnapshot } from '../trust/snapshot.ts';
-import type { BodyOptions } from './body.ts';
+import type { BodyOptions } from './body/body.ts';
 import type { CheckAttributes, CheckRequest } from './check-attributes.ts';
 import { decodeCheckRequest } from './check-request.ts';
 import { type CheckSteps, type CheckTrace, type Interval, noSteps } from './check-trace.ts';
@@ -13,14 +13,14 @@ import type { CredentialSpec } from './credential-spec.ts';
 import type { Credentials } from './credentials.ts';
 import type { DecisionCache } from './decision-cache.ts';
 import { type IdentityRules, judgeHolder, judgePeer } from './identity-rules.ts';
+import { buildPolicyInput } from './input/policy-input.ts';
 import { lift, type Outcome, outcomeOf } from './outcome.ts';
-import { type Peer, type PeerSource, resolvePeer, spiffeIdIn } from './peer.ts';
-import { buildPolicyInput } from './policy-input.ts';
+import { type Peer, type PeerSource, resolvePeer, spiffeIdIn } from './peer/peer.ts';
+import { namedByXfcc } from './peer/xfcc-peer.ts';
 import { withEverySpelling } from './query-changes.ts';
 import { queryRequestOf } from './query-request.ts';
 import type { RateLimit } from './rate-limit.ts';
 import { type Refusal, refuse, refuseForNow } from './reason.ts';
-import { namedByXfcc } from './xfcc-peer.ts';
 
 export type CheckerOptions = Readonly<{
   snapshots: SnapshotReader;

@@ -6,7 +6,7 @@ import type { JwtSvidKey } from '../tokens/cache-entries.ts';
 import { defaultSvid, type TrustSnapshot } from '../trust/snapshot.ts';
 import type { CheckRequest } from './check-attributes.ts';
 import type { CredentialSpec } from './credential-spec.ts';
-import type { Peer } from './peer.ts';
+import type { Peer } from './peer/peer.ts';
 import { queryRequestOf } from './query-request.ts';
 import { type Refusal, refuse } from './reason.ts';
 

@@ -3,7 +3,7 @@ import type { Evaluation } from '../policy/policy-engine.ts';
 import type { SelectedQuery } from '../policy/query-map.ts';
 import type { CheckHttp, CheckRequest } from './check-attributes.ts';
 import { createLruCache } from './lru.ts';
-import type { Peer } from './peer.ts';
+import type { Peer } from './peer/peer.ts';
 
 /** What decisions are made under; a change of any part drops all that are held. */
 export type DecisionVersions = Readonly<{

@@ -1,6 +1,6 @@
 import { type IdPattern, matchesId } from '../spiffe/match.ts';
 import { type SpiffeId, type TrustDomain, trustDomainOf } from '../spiffe/spiffe-id.ts';
-import type { Peer } from './peer.ts';
+import type { Peer } from './peer/peer.ts';
 import { type Refusal, refuse } from './reason.ts';
 
 /** Identity patterns, compiled so that a list of plain IDs costs one look-up however long it is. */

@@ -3,8 +3,8 @@ import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypt
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { createFileBundleSource } from '../../src/policy/file-bundle-source.ts';
-import { createWasmEngine } from '../../src/policy/opa-wasm.ts';
+import { createFileBundleSource } from '../../src/policy/bundle/file-bundle-source.ts';
+import { createWasmEngine } from '../../src/policy/wasm/opa-wasm.ts';
 import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
 import { opaPath } from '../support/binaries.ts';

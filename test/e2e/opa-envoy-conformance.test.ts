@@ -10,11 +10,11 @@ import type { CheckResponse__Output } from '../../src/grpc/generated/envoy/servi
 import { messageCodec } from '../../src/grpc/protos.ts';
 import { createGrpcServer } from '../../src/grpc/server.ts';
 import { createHttpClient } from '../../src/http/client.ts';
-import { createFileBundleSource } from '../../src/policy/file-bundle-source.ts';
-import { createOpaApi } from '../../src/policy/opa-api.ts';
-import { createOpaRestEngine } from '../../src/policy/opa-rest.ts';
-import { createWasmEngine } from '../../src/policy/opa-wasm.ts';
+import { createFileBundleSource } from '../../src/policy/bundle/file-bundle-source.ts';
+import { createOpaApi } from '../../src/policy/opa/opa-api.ts';
+import { createOpaRestEngine } from '../../src/policy/opa/opa-rest.ts';
 import type { PolicyEngine } from '../../src/policy/policy-engine.ts';
+import { createWasmEngine } from '../../src/policy/wasm/opa-wasm.ts';
 import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
 import { buildWasmBundle, startOpa } from '../support/opa.ts';

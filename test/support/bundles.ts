@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { readTar } from '../../src/policy/tar.ts';
+import { readTar } from '../../src/policy/bundle/tar.ts';
 
 const fixtures = join(import.meta.dirname, '../fixtures/policy');
 

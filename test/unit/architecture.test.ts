@@ -39,12 +39,12 @@ const wideDoors: Readonly<Record<string, string>> = {
 /** The files that may call JSON.parse, and why: it misreads escaped keys (runtime/parse-json.ts), and others bring those. */
 const mayParse: Readonly<Record<string, string>> = {
   'runtime/parse-json.ts': 'is what the others use',
-  'extauthz/exact-json.ts': 'what parseJson gives it',
+  'extauthz/body/exact-json.ts': 'what parseJson gives it',
   'spiffe/json.ts': 'what parseJson gives it, and single strings',
-  'policy/json-tree.ts': 'single strings',
+  'policy/bundle/json-tree.ts': 'single strings',
   'policy/builtins/value.ts': 'single strings, and whether a text is JSON',
   'policy/builtins/jwt-keys.ts': 'a text of ours',
-  'policy/push-item.ts': 'whether a text is JSON',
+  'policy/opa/push-item.ts': 'whether a text is JSON',
   'stack/demo-scenes.ts': 'a log of ours',
   'cli/version.ts': 'our package.json',
 };

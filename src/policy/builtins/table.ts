@@ -12,7 +12,7 @@ import { unitBuiltins } from './units.ts';
 import { uriBuiltins } from './uri.ts';
 import { uuidBuiltins } from './uuid.ts';
 import { versionBuiltins } from './versions.ts';
-import { x509Builtins } from './x509.ts';
+import { x509Builtins } from './x509/x509.ts';
 import { yamlBuiltins } from './yaml.ts';
 
 const others: Builtins = {

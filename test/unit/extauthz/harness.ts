@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import type { BodyOptions } from '../../../src/extauthz/body.ts';
+import type { BodyOptions } from '../../../src/extauthz/body/body.ts';
 import type { CheckTrace } from '../../../src/extauthz/check-trace.ts';
 import { type Checker, type CheckerOptions, createChecker } from '../../../src/extauthz/checker.ts';
 import { compileIdentityList, type IdentityRules } from '../../../src/extauthz/identity-rules.ts';
-import { createMtlsPeerSource } from '../../../src/extauthz/mtls-peer.ts';
-import type { VerifyCertificate } from '../../../src/extauthz/peer-certificate.ts';
+import { createMtlsPeerSource } from '../../../src/extauthz/peer/mtls-peer.ts';
+import type { VerifyCertificate } from '../../../src/extauthz/peer/peer-certificate.ts';
 import type { CheckRequest as WireCheckRequest } from '../../../src/grpc/generated/envoy/service/auth/v3/CheckRequest.ts';
 import { messageCodec } from '../../../src/grpc/protos.ts';
 import type { Evaluation, PolicyEngine } from '../../../src/policy/policy-engine.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type IdentityRules, judgePeer } from '../../../src/extauthz/identity-rules.ts';
-import { noPeer, type Peer, peerOf } from '../../../src/extauthz/peer.ts';
+import { noPeer, type Peer, peerOf } from '../../../src/extauthz/peer/peer.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../../src/spiffe/spiffe-id.ts';
 import { identities } from './harness.ts';
 

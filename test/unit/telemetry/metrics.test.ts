@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { DecisionLogMeter } from '../../../src/extauthz/decision-log.ts';
-import type { DecisionUploadMeter } from '../../../src/extauthz/decision-upload.ts';
+import type { DecisionLogMeter } from '../../../src/extauthz/decision-log/decision-log.ts';
+import type { DecisionUploadMeter } from '../../../src/extauthz/decision-log/decision-upload.ts';
 import type { ExtAuthzMeter } from '../../../src/extauthz/service.ts';
 import type { FederationMeter } from '../../../src/federation/meter.ts';
 import type { OutputMeter } from '../../../src/outputs/output-writer.ts';
-import type { PolicyMeter } from '../../../src/policy/opa-wasm.ts';
+import type { PolicyMeter } from '../../../src/policy/wasm/opa-wasm.ts';
 import type { SdsMeter } from '../../../src/sds/meter.ts';
 import { createMetrics, type Metrics } from '../../../src/telemetry/metrics.ts';
 import type { TrustMeter } from '../../../src/trust/store.ts';
