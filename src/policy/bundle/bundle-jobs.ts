@@ -1,6 +1,12 @@
 import { Worker } from 'node:worker_threads';
 import type { Sleep } from '../../runtime/abort.ts';
-import { AppError, LimitError, TimeoutError, UnavailableError } from '../../runtime/errors.ts';
+import {
+  AppError,
+  LimitError,
+  MalformedError,
+  TimeoutError,
+  UnavailableError,
+} from '../../runtime/errors.ts';
 import type { Bundle } from './bundle.ts';
 import type { DataText } from './bundle-data.ts';
 import type { BundleVersion } from './bundle-source.ts';
@@ -56,10 +62,12 @@ export function createBundleJobs({ sleep }: Readonly<{ sleep: Sleep }>): BundleJ
   }
 
   return Object.freeze({
-    async parse({ bytes, key }: BundleVersion, base: Bundle | undefined, signal: AbortSignal) {
+    async parse({ bytes, key, mayBeDelta }: BundleVersion, base: Bundle | undefined, signal: AbortSignal) {
       const file = new Uint8Array(bytes);
       const result = await run({ kind: 'parse', file, key, base }, [file.buffer], signal);
       if (result.kind !== 'parsed') throw new UnavailableError('bundle thread gave another result');
+      if (result.bundle.kind === 'delta' && !mayBeDelta)
+        throw new MalformedError('delta bundle came without being asked for: what it changes is not known');
       return result.bundle;
     },
     async merge(bundles: readonly Bundle[], signal: AbortSignal) {

@@ -18,9 +18,9 @@ export interface BundleSource {
 export interface BundleHandler {
   /**
    * Fulfilled when the version is in force, or good and waiting for the other bundles; rejects with an AppError when it
-   * is refused. Only a snapshot may be given again after a restart: a delta means nothing without what it changes.
+   * is refused.
    */
-  take(version: BundleVersion): Promise<'snapshot' | 'delta'>;
+  take(version: BundleVersion): Promise<TakenBundle>;
   /** Nothing could be got; the version before stays. */
   failed(error: AppError): void;
 }
@@ -31,6 +31,16 @@ export type BundleVersion = Readonly<{
   bytes: Buffer;
   /** What it has to be signed by; undefined: it must not be signed. */
   key: KeyObject | undefined;
+  /** Whether it is known to be about the version before; else only a snapshot is taken. */
+  mayBeDelta: boolean;
+}>;
+
+/** What a version has turned out to be. */
+export type TakenBundle = Readonly<{
+  /** Only a snapshot may be given again after a restart: a delta means nothing without what it changes. */
+  kind: 'snapshot' | 'delta';
+  /** SHA-256 in hex over the bytes. */
+  file: string;
 }>;
 
 /** What is wrong with one of the bundles; the cause says whether it is the bundle or its verification key. */

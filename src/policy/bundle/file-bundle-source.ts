@@ -30,6 +30,8 @@ export function createFileBundleSource(options: FileBundleOptions): BundleSource
     return {
       bytes: contentOf(file, bundle),
       key: verificationKey === undefined ? undefined : parseVerificationKey(verificationKey, key),
+      // Who puts a delta in place of a file knows what was there.
+      mayBeDelta: true,
     };
   }
 

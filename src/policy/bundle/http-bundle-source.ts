@@ -85,7 +85,8 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
   });
   let keyEvent: FileEvent | undefined;
   let state: PollState = firstPoll;
-  let keptEtag: string | undefined;
+  /** Of what is on disk. */
+  let keptFile: string | undefined;
   let requestedAt: number | undefined;
   let answeredAt: number | undefined;
 
@@ -121,6 +122,8 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
   }
 
   async function poll({ handler, client, kept }: Following, signal: AbortSignal): Promise<PollOutcome> {
+    // Without an ETag nobody has said what a delta is to change.
+    const mayBeDelta = state.etag !== undefined;
     const startedAt = monotonicNow();
     requestedAt = now();
     let key: Awaited<ReturnType<typeof readKey>>;
@@ -141,8 +144,8 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
     if (answer.status === 304) return { kind: 'unchanged', elapsedMs };
     const { etag, 'content-type': contentType = '' } = answer.headers;
     try {
-      const mode = await handler.take({ bytes: answer.body, key });
-      if (mode === 'snapshot') await keep(kept, answer.body, etag);
+      const taken = await handler.take({ bytes: answer.body, key, mayBeDelta });
+      if (taken.kind === 'snapshot') await keep(kept, answer.body, taken.file);
     } catch {
       // The handler has told why.
       return { kind: 'refused', contentType };
@@ -150,11 +153,11 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
     return { kind: 'taken', etag, contentType, elapsedMs };
   }
 
-  async function keep(kept: KeptBundle | undefined, bytes: Buffer, etag: string | undefined): Promise<void> {
-    if (etag !== undefined && etag === keptEtag) return;
+  async function keep(kept: KeptBundle | undefined, bytes: Buffer, file: string): Promise<void> {
+    if (file === keptFile) return;
     try {
       await kept?.save(bytes);
-      keptEtag = etag;
+      keptFile = file;
     } catch (error) {
       log.error({ bundle: name, error: messageOf(error) }, 'bundle cannot be kept on disk');
     }
@@ -164,7 +167,8 @@ export function createHttpBundleSource(options: HttpBundleOptions): HttpBundleSo
   async function offerKept(handler: BundleHandler, kept: KeptBundle, signal: AbortSignal): Promise<void> {
     try {
       const bytes = await kept.load();
-      if (bytes !== undefined) await handler.take({ bytes, key: await readKey() });
+      if (bytes === undefined) return;
+      keptFile = (await handler.take({ bytes, key: await readKey(), mayBeDelta: false })).file;
     } catch (error) {
       if (signal.aborted) return;
       log.warn({ bundle: name, error: messageOf(error) }, 'bundle on disk cannot be used');

@@ -11,6 +11,7 @@ import {
   type BundleHandler,
   type BundleSource,
   type BundleVersion,
+  type TakenBundle,
 } from '../bundle/bundle-source.ts';
 import { encodeInput } from '../input-text.ts';
 import type { BundleRevisions, Evaluation, PolicyEngine } from '../policy-engine.ts';
@@ -111,7 +112,7 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
 
   let turn: Promise<unknown> = Promise.resolve();
   /** One version after the other, whichever source it is from. */
-  function take(name: string, version: BundleVersion, signal: AbortSignal): Promise<'snapshot' | 'delta'> {
+  function take(name: string, version: BundleVersion, signal: AbortSignal): Promise<TakenBundle> {
     const mine = turn.then(async () => {
       if (signal.aborted) throw new AbortedError();
       const bundle = await jobs.parse(version, set.base(name), signal).catch((error: unknown) => {
@@ -120,7 +121,7 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
       });
       if ((await set.offer(name, bundle, signal)) === 'waiting')
         log.info({ bundle: name }, 'bundle waits for the others of the policy');
-      return bundle.kind;
+      return bundle;
     });
     turn = mine.catch(() => {});
     return mine;
@@ -139,9 +140,9 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     const handler: BundleHandler = {
       async take(version) {
         try {
-          const kind = await take(source.name, version, signal);
+          const taken = await take(source.name, version, signal);
           complaints.delete(source.name);
-          return kind;
+          return taken;
         } catch (error) {
           const reason = toAppError(error);
           if (!signal.aborted) report(source, reason);
@@ -175,9 +176,9 @@ export function createWasmEngine(options: WasmEngineOptions): WasmEngine {
     const handler: BundleHandler = {
       async take(version) {
         try {
-          const kind = await take(source.name, version, signal);
+          const taken = await take(source.name, version, signal);
           end(undefined);
-          return kind;
+          return taken;
         } catch (error) {
           end(toAppError(error));
           throw toAppError(error);

@@ -29,6 +29,8 @@ const initialPages = 5;
 const keepMemoryBytes = 64 * 1024 * 1024;
 /** Whoever evaluates reads the result in the thread that answers everybody else; as much as is taken from an OPA server. */
 const maxResultBytes = 4 * 1024 * 1024;
+/** Of the table of entry points, and of that of built-ins, as text. */
+const maxTableBytes = 1024 * 1024;
 
 /** What an evaluation may take from the world. */
 export type PolicyWorld = Readonly<{
@@ -168,10 +170,14 @@ function link(source: WasmPolicySource, host: Host, memory: WebAssembly.Memory):
   ) {
     throw new MalformedError('policy.wasm is not of ABI 1.2 or a later 1.x');
   }
-  const table = (address: number): [string, number][] =>
-    Object.entries(parseJson(stringAt(memory, exports.opa_json_dump(address))) as Record<string, number>);
-  const builtins = new Map(table(exports.builtins()).map(([name, id]) => [id, name]));
-  const entrypoints = new Map(table(exports.entrypoints()));
+  const table = (what: string, address: number): [string, number][] => {
+    const text = textAt(memory, exports.opa_json_dump(address));
+    if (text.byteLength > maxTableBytes)
+      throw new LimitError(`table of ${what} in policy.wasm is longer than ${maxTableBytes} bytes`);
+    return Object.entries(parseJson(Buffer.from(text).toString('utf8')) as Record<string, number>);
+  };
+  const builtins = new Map(table('built-ins', exports.builtins()).map(([name, id]) => [id, name]));
+  const entrypoints = new Map(table('entry points', exports.entrypoints()));
   const dataAddress = readData(exports, memory, source.data);
   return { exports, memory, dataAddress, heapBase: exports.opa_heap_ptr_get(), entrypoints, builtins };
 }

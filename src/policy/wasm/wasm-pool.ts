@@ -33,6 +33,12 @@ export interface WasmPool {
   close(): void;
 }
 
+/**
+ * The place of one worker and those that replace it, with the deaths since it last answered; none means that it may be
+ * replaced at once. That others answer says nothing about this one.
+ */
+type Seat = { deaths: number };
+
 const maxQueued = 4096;
 const restartBackoff = Object.freeze({ minMs: 100, maxMs: 5_000 });
 
@@ -42,8 +48,6 @@ export async function startWasmPool(options: WasmPoolOptions, signal: AbortSigna
   const workers = new Set<WasmWorker>();
   let queue: WasmJob[] = [];
   let retired = false;
-  /** Deaths since a worker last answered; none means that a worker may be replaced at once. */
-  let deaths = 0;
 
   function dispatch(): void {
     while (queue.length > 0) {
@@ -55,12 +59,12 @@ export async function startWasmPool(options: WasmPoolOptions, signal: AbortSigna
     if (retired && [...workers].every((worker) => worker.load() === 0)) close();
   }
 
-  async function start(until: AbortSignal): Promise<WasmWorker> {
+  async function start(seat: Seat, until: AbortSignal): Promise<WasmWorker> {
     const worker = await startWasmWorker(
       {
         ...options,
         onProgress() {
-          deaths = 0;
+          seat.deaths = 0;
           dispatch();
         },
         onSlow(givenBack) {
@@ -69,11 +73,11 @@ export async function startWasmPool(options: WasmPoolOptions, signal: AbortSigna
         },
         onDeath(how, unfinished) {
           workers.delete(worker);
-          deaths += 1;
+          seat.deaths += 1;
           options.onReplaced(how);
           options.log.warn({ how, waiting: unfinished.length }, 'policy worker is replaced');
           queue = [...unfinished, ...queue];
-          void replace();
+          void fill(seat);
         },
       },
       until,
@@ -81,19 +85,19 @@ export async function startWasmPool(options: WasmPoolOptions, signal: AbortSigna
     return worker;
   }
 
-  async function replace(): Promise<void> {
+  async function fill(seat: Seat): Promise<void> {
     while (!stop.signal.aborted) {
       try {
-        if (deaths > 1)
-          await options.sleep(nextDelayMs(restartBackoff, deaths - 2, options.random), stop.signal);
-        const worker = await start(stop.signal);
+        if (seat.deaths > 1)
+          await options.sleep(nextDelayMs(restartBackoff, seat.deaths - 2, options.random), stop.signal);
+        const worker = await start(seat, stop.signal);
         if (stop.signal.aborted) worker.close();
         else workers.add(worker);
         dispatch();
         return;
       } catch (error) {
         if (stop.signal.aborted) return;
-        deaths += 1;
+        seat.deaths += 1;
         options.log.error({ error: messageOf(error) }, 'policy worker cannot be started');
       }
     }
@@ -108,10 +112,10 @@ export async function startWasmPool(options: WasmPoolOptions, signal: AbortSigna
       job.settle({ kind: 'unavailable', message: 'policy engine is closed' });
   }
 
-  const first = await start(signal);
+  const first = await start({ deaths: 0 }, signal);
   workers.add(first);
   const entrypoints: ReadonlySet<string> = new Set(first.entrypoints.keys());
-  for (let i = 1; i < options.workers; i++) void replace();
+  for (let i = 1; i < options.workers; i++) void fill({ deaths: 0 });
 
   return Object.freeze({
     entrypoints,

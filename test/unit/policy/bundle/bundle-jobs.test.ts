@@ -82,7 +82,7 @@ test('hostile bundles cost their refusal, and the main thread nothing', async ()
   for (const [what, bundle, why, key] of table) {
     const longest = await stall(() =>
       assert.rejects(
-        jobs.parse({ bytes: bundle, key }, undefined, forever),
+        jobs.parse({ bytes: bundle, key, mayBeDelta: true }, undefined, forever),
         (error) => error instanceof AppError && why.test(error.message),
         what,
       ),
@@ -103,8 +103,12 @@ test('a bundle of almost 64 MiB is read beside the main thread', async () => {
   assert.ok(file.length > 56 * mebibyte && file.length < 64 * mebibyte, String(file.length));
   let size = 0;
   const longest = await stall(async () => {
-    const bundle = await jobs.parse({ bytes: file, key: undefined }, undefined, forever);
-    const more = await jobs.parse({ bytes: bundleWithout(), key: undefined }, undefined, forever);
+    const bundle = await jobs.parse({ bytes: file, key: undefined, mayBeDelta: true }, undefined, forever);
+    const more = await jobs.parse(
+      { bytes: bundleWithout(), key: undefined, mayBeDelta: true },
+      undefined,
+      forever,
+    );
     size = (await jobs.merge([bundle, more], forever)).length;
   });
   assert.ok(size > text.length);
@@ -120,11 +124,11 @@ function bundleWithout(): Buffer {
 test('a job ends with its signal, and its thread with it', async () => {
   const stop = new AbortController();
   const bundle = await labBundle({});
-  const job = jobs.parse({ bytes: bundle, key: ec.publicKey }, undefined, stop.signal);
+  const job = jobs.parse({ bytes: bundle, key: ec.publicKey, mayBeDelta: true }, undefined, stop.signal);
   stop.abort();
   await assert.rejects(job, { code: 'aborted' });
   await assert.rejects(
-    jobs.parse({ bytes: bundle, key: ec.publicKey }, undefined, forever),
+    jobs.parse({ bytes: bundle, key: ec.publicKey, mayBeDelta: true }, undefined, forever),
     /has no \.signatures\.json/,
   );
   assert.equal(bundle.length, (await labBundle({})).length);
@@ -133,8 +137,21 @@ test('a job ends with its signal, and its thread with it', async () => {
 test('the bytes of a version are whole afterwards, for who keeps them', async () => {
   const bytes = packBundle(new Map([['data.json', Buffer.from('{"a":1}')]]));
   const copy = Buffer.from(bytes);
-  const { data, kind } = await jobs.parse({ bytes, key: undefined }, undefined, forever);
+  const { data, kind } = await jobs.parse({ bytes, key: undefined, mayBeDelta: true }, undefined, forever);
   assert.equal(kind, 'snapshot');
   assert.equal(Buffer.from(data).toString(), '{"a":1}');
   assert.deepEqual(bytes, copy);
+});
+
+test('a delta that was not asked for is refused, whatever version there is', async () => {
+  const version = (bytes: Buffer, mayBeDelta: boolean) => ({ bytes, key: undefined, mayBeDelta });
+  const base = await jobs.parse(version(bundleOfData('{"users":[]}'), false), undefined, forever);
+  const patch = '{"data":[{"op":"upsert","path":"/users/-","value":"eve"}]}';
+  const delta = fast([manifest, { path: 'patch.json', bytes: Buffer.from(patch) }]);
+  await assert.rejects(
+    jobs.parse(version(delta, false), base, forever),
+    /delta bundle came without being asked/,
+  );
+  const { data } = await jobs.parse(version(delta, true), base, forever);
+  assert.equal(Buffer.from(data).toString(), '{"users":["eve"]}');
 });

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
-import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { ServerTrust } from '../../../../src/http/server-trust.ts';
 import { maxBundleBytes } from '../../../../src/policy/bundle/bundle.ts';
+import type { BundleVersion } from '../../../../src/policy/bundle/bundle-source.ts';
 import {
   createHttpBundleSource,
   type HttpBundleOptions,
@@ -35,6 +36,8 @@ type Followed = {
   /** What the handler was given, in order: the text of a bundle, or the message of a failure after `!`. */
   readonly given: string[];
   readonly keys: (KeyObject | undefined)[];
+  /** For each that it was given, whether it may be a delta. */
+  readonly deltas: boolean[];
   readonly outcomes: string[];
   readonly delays: number[];
   readonly logged: string[];
@@ -71,6 +74,7 @@ function follow(t: TestContext, url: string, more: Partial<HttpBundleOptions> = 
     source,
     given: [],
     keys: [],
+    deltas: [],
     outcomes: [],
     delays: [],
     logged: [],
@@ -82,12 +86,13 @@ function follow(t: TestContext, url: string, more: Partial<HttpBundleOptions> = 
     },
   };
   const handler = {
-    async take({ bytes, key }: { bytes: Buffer; key: KeyObject | undefined }) {
+    take({ bytes, key, mayBeDelta }: BundleVersion) {
       const text = bytes.toString();
       followed.given.push(text);
       followed.keys.push(key);
-      if (text === followed.refused) throw new MalformedError('not good');
-      return Promise.resolve(followed.mode);
+      followed.deltas.push(mayBeDelta);
+      if (text === followed.refused) return Promise.reject(new MalformedError('not good'));
+      return Promise.resolve({ kind: followed.mode, file: text });
     },
     failed: (error: Error) => void followed.given.push(`!${error.message}`),
   };
@@ -124,6 +129,20 @@ test('a version is taken once, and the next one when there is one', async (t) =>
   assert.deepEqual([first?.prefer, first?.ifNoneMatch], ['modes=snapshot', undefined]);
   assert.deepEqual([second?.prefer, second?.ifNoneMatch], ['modes=snapshot,delta', '"v1"']);
   assert.ok(followed.delays.every((ms) => ms >= 1_000 && ms <= 2_000));
+});
+
+test('only an answer to a request with an ETag may be a delta', async (t) => {
+  const server = await publishing(t);
+  const followed = follow(t, server.url);
+  await seeing(followed, /^v1$/);
+  server.publish(Buffer.from('v2'), '"v2"');
+  await seeing(followed, /^v2$/);
+  followed.refused = 'v3';
+  server.publish(Buffer.from('v3'), '"v3"');
+  await eventually('v3 twice', () => followed.given.length > 3);
+  await followed.stop();
+  assert.deepEqual(followed.given.slice(0, 4), ['v1', 'v2', 'v3', 'v3']);
+  assert.deepEqual(followed.deltas.slice(0, 4), [false, true, true, false]);
 });
 
 test('without an ETag each answer is a version', async (t) => {
@@ -336,6 +355,25 @@ test('a good snapshot is kept on disk and comes first after a restart; a delta o
   assert.equal(again.given[0], 'v4');
 });
 
+test('what is on disk is written anew only when it is another, also without ETags', async (t) => {
+  const server = await startBundleServer(t);
+  server.publish(Buffer.from('v1'));
+  const persistDir = join(await tempDirectory(t), 'kept');
+  const file = join(persistDir, 'bundles/authz/bundle.tar.gz');
+  const first = follow(t, server.url, { persistDir });
+  await eventually('four answers', () => first.given.length > 3);
+  // Each write is a file of its own, renamed into place.
+  const { ino, mtimeNs } = await stat(file, { bigint: true });
+  await eventually('four more', () => first.given.length > 7);
+  await first.stop();
+  const again = follow(t, server.url, { persistDir });
+  await eventually('four after a restart', () => again.given.length > 4);
+  const later = await stat(file, { bigint: true });
+  assert.deepEqual([later.ino, later.mtimeNs], [ino, mtimeNs]);
+  server.publish(Buffer.from('v2'));
+  await until('v2 on disk', async () => (await readFile(file, 'utf8')) === 'v2' || undefined);
+});
+
 test('a kept bundle that is refused is told and passed over', async (t) => {
   const server = await publishing(t);
   const persistDir = await tempDirectory(t);
@@ -370,7 +408,7 @@ test('a directory that others may write to ends it at the start', async (t) => {
       log: silentLogger,
       meter: { bundleRequested() {}, bundleAnswered() {} },
     });
-    const handler = { take: () => Promise.resolve('snapshot' as const), failed() {} };
+    const handler = { take: () => Promise.resolve({ kind: 'snapshot', file: '' } as const), failed() {} };
     await assert.rejects(source.follow(handler, new AbortController().signal), /others may write to/);
   }
   assert.equal(server.requests().length, 0);

@@ -4,6 +4,7 @@ import { parseBundle } from '../../../../src/policy/bundle/bundle.ts';
 import { loadWasmPolicy, type WasmPolicy } from '../../../../src/policy/wasm/wasm-policy.ts';
 import { MalformedError } from '../../../../src/runtime/errors.ts';
 import { fixtureBundle } from '../../../support/bundles.ts';
+import { moduleWithTables } from '../../../support/wasm-module.ts';
 
 async function load(
   maxMemoryBytes = 64 * 1024 * 1024,
@@ -64,4 +65,27 @@ test('a result of more than 4 MiB is refused, and the next one is given', async 
   assert.equal(evaluate('lab/echo', most), `[{"result":"${most}"}]`);
   assert.throws(() => evaluate('lab/echo', `${most}x`), /longer than 4194304 bytes/);
   assert.equal(evaluate('lab/echo', 'x'), '[{"result":"x"}]');
+});
+
+test('a table that a module hands out is refused beyond 1 MiB, before it is parsed', async () => {
+  const loading = async (entrypoints: string, builtins: string) =>
+    loadWasmPolicy(
+      {
+        module: await moduleWithTables(entrypoints, builtins),
+        data: Buffer.from('{}'),
+        maxMemoryBytes: 64 * 1024 * 1024,
+      },
+      { now: Date.now, random: Math.random },
+    );
+  const path = 'x'.repeat(1024 * 1024 - '{"":0}'.length);
+  assert.deepEqual([...(await loading(`{"${path}":0}`, '{}')).entrypoints], [[path, 0]]);
+  // Not JSON, which would be found first by whoever parses.
+  const long = '['.repeat(1024 * 1024 + 1);
+  const refusal = (what: string) => ({
+    code: 'limit_exceeded',
+    message: `table of ${what} in policy.wasm is longer than 1048576 bytes`,
+  });
+  await assert.rejects(loading(long, '{}'), refusal('entry points'));
+  await assert.rejects(loading('{}', long), refusal('built-ins'));
+  await assert.rejects(loading('{', '{}'), { code: 'malformed' });
 });
