@@ -3,7 +3,6 @@ import { nextDelayMs } from '../../runtime/backoff.ts';
 import { AbortedError, messageOf, toAppError, UnavailableError } from '../../runtime/errors.ts';
 import { createFileSet, type FileEvent } from '../../runtime/file-watch.ts';
 import type { Logger } from '../../runtime/log.ts';
-import { createPushMark, type Sight } from '../push-mark.ts';
 import type { OpaApi } from './opa-api.ts';
 import {
   contentOf,
@@ -13,6 +12,7 @@ import {
   type PushItem,
   pushTo,
 } from './push-item.ts';
+import { createPushMark, type Sight } from './push-mark.ts';
 
 export interface OpaPushMeter {
   /** A file was taken by OPA, or OPA refused it, or could not be asked. */

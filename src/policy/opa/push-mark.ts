@@ -1,8 +1,8 @@
-import { UnavailableError } from '../runtime/errors.ts';
-import { parseJson } from '../runtime/parse-json.ts';
-import { isJsonObject } from '../spiffe/json.ts';
-import { type OpaApi, refusalText } from './opa/opa-api.ts';
-import { digestOf } from './opa/push-item.ts';
+import { UnavailableError } from '../../runtime/errors.ts';
+import { parseJson } from '../../runtime/parse-json.ts';
+import { isJsonObject } from '../../spiffe/json.ts';
+import { type OpaApi, refusalText } from './opa-api.ts';
+import { digestOf } from './push-item.ts';
 
 /** What there is in OPA: the mark of a revision or not, and a digest of the bundles that it has itself. */
 export type Sight = Readonly<{ marked: boolean; bundles: string }>;
