@@ -4,7 +4,7 @@ import { createHttpClient } from '../http/client.ts';
 import { createOpaApi } from '../policy/opa/opa-api.ts';
 import { createOpaPush, maxPushBytes, type OpaPush, type OpaPushMeter } from '../policy/opa/opa-push.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../policy/opa/opa-rest.ts';
-import { contentOf } from '../policy/opa/push-item.ts';
+import { pushContentOf } from '../policy/opa/push-item.ts';
 import { createPushedEngine, pushedName } from '../policy/opa/pushed-engine.ts';
 import { type ConfigProblem, messageOf } from '../runtime/errors.ts';
 import { createFileSet } from '../runtime/file-watch.ts';
@@ -69,7 +69,7 @@ export async function checkPushFiles({ policy, extAuthz }: Config): Promise<read
   const events = await createFileSet({ paths, maxBytes: maxPushBytes }).look();
   return push.flatMap((item, index) => {
     try {
-      contentOf(item, events?.[index]);
+      pushContentOf(item, events?.[index]);
       return [];
     } catch (error) {
       return [{ path: `policy.opa.push[${index}].file`, message: messageOf(error) }];

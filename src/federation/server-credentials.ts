@@ -1,7 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import type { Sleep } from '../runtime/abort.ts';
 import { AbortedError, AppError, MalformedError, messageOf, UnavailableError } from '../runtime/errors.ts';
-import { createFileSet, type FileEvent, type FileSet } from '../runtime/file-watch.ts';
+import { contentOf, createFileSet, type FileEvent, type FileSet } from '../runtime/file-watch.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { CredentialSource, TlsCredentials } from '../spiffe/tls-credentials.ts';
 
@@ -70,9 +70,4 @@ function pairOf(files: CredentialFiles, events: readonly FileEvent[]): TlsCreden
     throw new AppError('conflict', `the key in ${files.privateKey} is not that of ${files.certificate}`);
   }
   return Object.freeze({ certificatePem, privateKeyPem });
-}
-
-function contentOf(path: string, event: FileEvent | undefined): Buffer {
-  if (event?.kind === 'content') return event.bytes;
-  throw new UnavailableError(event?.kind === 'unreadable' ? event.message : `there is no file ${path}`);
 }

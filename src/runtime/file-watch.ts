@@ -1,12 +1,18 @@
 import { open, stat } from 'node:fs/promises';
 import type { Sleep } from './abort.ts';
-import { AbortedError, errnoOf, LimitError, MalformedError, messageOf } from './errors.ts';
+import { AbortedError, errnoOf, LimitError, MalformedError, messageOf, UnavailableError } from './errors.ts';
 
 /** What a path has come to hold; `mode` has the permission bits of the file. */
 export type FileEvent =
   | Readonly<{ kind: 'content'; bytes: Buffer; mode: number }>
   | Readonly<{ kind: 'missing' }>
   | Readonly<{ kind: 'unreadable'; message: string }>;
+
+/** The bytes at `path`; throws UnavailableError, which names the path, when there are none. */
+export function contentOf(path: string, event: FileEvent | undefined): Buffer {
+  if (event?.kind === 'content') return event.bytes;
+  throw new UnavailableError(event?.kind === 'unreadable' ? event.message : `there is no file ${path}`);
+}
 
 /** Files that belong together. */
 export interface FileSet {

@@ -5,11 +5,11 @@ import { createFileSet, type FileEvent } from '../../runtime/file-watch.ts';
 import type { Logger } from '../../runtime/log.ts';
 import type { OpaApi } from './opa-api.ts';
 import {
-  contentOf,
   digestOf,
   OpaRefusalError,
   type PushContent,
   type PushItem,
+  pushContentOf,
   pushTo,
 } from './push-item.ts';
 import { createPushMark, type Sight } from './push-mark.ts';
@@ -98,7 +98,7 @@ export function createOpaPush(options: OpaPushOptions): OpaPush {
   function read(events: readonly FileEvent[]): void {
     for (const [index, slot] of slots.entries()) {
       try {
-        slot.wanted = contentOf(slot.item, events[index]);
+        slot.wanted = pushContentOf(slot.item, events[index]);
         slot.fault = undefined;
       } catch (error) {
         slot.fault = messageOf(error);

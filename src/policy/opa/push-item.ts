@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { AppError, MalformedError, toAppError, UnavailableError } from '../../runtime/errors.ts';
-import type { FileEvent } from '../../runtime/file-watch.ts';
+import { contentOf, type FileEvent } from '../../runtime/file-watch.ts';
 import { encodeOpaPath, type OpaApi, refusalText } from './opa-api.ts';
 
 /** A file for OPA: Rego as the policy with the id `target`, or JSON as the document at the path `target` below `data`. */
@@ -43,11 +43,8 @@ export async function pushTo(
 }
 
 /** The content to push; throws an AppError that names the file. OPA judges Rego, JSON is looked at before. */
-export function contentOf({ kind, file }: PushItem, event: FileEvent | undefined): PushContent {
-  if (event?.kind !== 'content') {
-    throw new UnavailableError(event?.kind === 'unreadable' ? event.message : `there is no file ${file}`);
-  }
-  const { bytes } = event;
+export function pushContentOf({ kind, file }: PushItem, event: FileEvent | undefined): PushContent {
+  const bytes = contentOf(file, event);
   if (kind === 'data') {
     try {
       JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
