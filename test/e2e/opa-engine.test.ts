@@ -3,17 +3,15 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { createHttpClient } from '../../src/http/client.ts';
-import { createFileBundleSource } from '../../src/policy/bundle/file-bundle-source.ts';
 import { createOpaApi } from '../../src/policy/opa/opa-api.ts';
 import { createOpaRestEngine, type OpaRestEngine } from '../../src/policy/opa/opa-rest.ts';
-import type { Evaluation, PolicyEngine } from '../../src/policy/policy-engine.ts';
-import { createWasmEngine } from '../../src/policy/wasm/opa-wasm.ts';
-import { sleep } from '../../src/runtime/abort.ts';
+import type { Evaluation } from '../../src/policy/policy-engine.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
 import { opaPath } from '../support/binaries.ts';
 import { unpackBundle } from '../support/bundles.ts';
 import { type Opa, startOpa } from '../support/opa.ts';
 import { runProcess, tempDirectory } from '../support/process.ts';
+import { loadWasmEngine } from '../support/wasm-engine.ts';
 
 const forever = new AbortController().signal;
 const quickstart = join(import.meta.dirname, '../../examples/quickstart/policy');
@@ -27,22 +25,6 @@ function restEngine(t: TestContext, opa: Opa): OpaRestEngine {
     timeoutMs: 5_000,
     log: silentLogger,
   });
-}
-
-async function wasmEngine(t: TestContext, file: string): Promise<PolicyEngine> {
-  const engine = createWasmEngine({
-    sources: [createFileBundleSource({ name: 'policy', file, sleep })],
-    timeoutMs: 5_000,
-    now: () => performance.now(),
-    epochNow: Date.now,
-    sleep,
-    random: Math.random,
-    log: silentLogger,
-    meter: { bundleLoaded() {}, workerReplaced() {} },
-  });
-  t.after(() => engine.close());
-  await engine.load(forever);
-  return engine;
 }
 
 async function labFiles(): Promise<Record<string, string>> {
@@ -89,7 +71,7 @@ test('both engines decide alike with the policy of the quick start', async (t) =
   const read = (name: string): Promise<string> => readFile(join(quickstart, name), 'utf8');
   const files = { 'authz.rego': await read('authz.rego'), 'data.json': await read('data.json') };
   const rest = restEngine(t, await startOpa(t, { over: 'tcp', files }));
-  const wasm = await wasmEngine(t, join(quickstart, 'bundle.tar.gz'));
+  const wasm = await loadWasmEngine(t, join(quickstart, 'bundle.tar.gz'), 5_000);
   const input = (peer: string, method: string, path: string): unknown => ({
     attributes: { request: { http: { method, path } } },
     parsed_path: path.slice(1).split('/'),

@@ -10,12 +10,9 @@ import type { CheckResponse__Output } from '../../src/grpc/generated/envoy/servi
 import { messageCodec } from '../../src/grpc/protos.ts';
 import { createGrpcServer } from '../../src/grpc/server.ts';
 import { createHttpClient } from '../../src/http/client.ts';
-import { createFileBundleSource } from '../../src/policy/bundle/file-bundle-source.ts';
 import { createOpaApi } from '../../src/policy/opa/opa-api.ts';
 import { createOpaRestEngine } from '../../src/policy/opa/opa-rest.ts';
 import type { PolicyEngine } from '../../src/policy/policy-engine.ts';
-import { createWasmEngine } from '../../src/policy/wasm/opa-wasm.ts';
-import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
 import { buildWasmBundle, startOpa } from '../support/opa.ts';
 import {
@@ -32,6 +29,7 @@ import {
   unreadable,
 } from '../support/opa-envoy-cases.ts';
 import { tempDirectory } from '../support/process.ts';
+import { loadWasmEngine } from '../support/wasm-engine.ts';
 import { checkerWith, createTrust, neverAborted, type Trust } from '../unit/extauthz/harness.ts';
 
 /** `echo` tells its input in the body of a denial, `answer` decides what the CheckRequest asks for. */
@@ -53,19 +51,7 @@ const engines: Readonly<Record<string, (t: TestContext) => Promise<PolicyEngine>
   async 'a wasm bundle'(t) {
     const file = join(await tempDirectory(t), 'bundle.tar.gz');
     await buildWasmBundle(t, { files, entrypoints: rules.map((rule) => `conformance/${rule}`), into: file });
-    const engine = createWasmEngine({
-      sources: [createFileBundleSource({ name: 'policy', file, sleep })],
-      timeoutMs,
-      now: () => performance.now(),
-      epochNow: Date.now,
-      sleep,
-      random: Math.random,
-      log: silentLogger,
-      meter: { bundleLoaded() {}, workerReplaced() {} },
-    });
-    t.after(() => engine.close());
-    await engine.load(neverAborted);
-    return engine;
+    return loadWasmEngine(t, file, timeoutMs);
   },
   async 'OPA over REST'(t) {
     const { url } = await startOpa(t, { over: 'tcp', files });

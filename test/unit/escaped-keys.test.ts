@@ -11,16 +11,14 @@ import { createHttpClient } from '../../src/http/client.ts';
 import { readKeys } from '../../src/policy/builtins/jwt-keys.ts';
 import { parseManifest } from '../../src/policy/bundle/bundle-manifest.ts';
 import { verifyBundleSignature } from '../../src/policy/bundle/bundle-signature.ts';
-import { createFileBundleSource } from '../../src/policy/bundle/file-bundle-source.ts';
 import { createOpaApi } from '../../src/policy/opa/opa-api.ts';
 import { createOpaRestEngine } from '../../src/policy/opa/opa-rest.ts';
 import type { PolicyEngine } from '../../src/policy/policy-engine.ts';
-import { createWasmEngine } from '../../src/policy/wasm/opa-wasm.ts';
-import { sleep } from '../../src/runtime/abort.ts';
 import { silentLogger } from '../../src/runtime/log.ts';
 import { parseJsonObject } from '../../src/spiffe/json.ts';
 import { fixtureBundle } from '../support/bundles.ts';
 import { tempDirectory } from '../support/process.ts';
+import { loadWasmEngine } from '../support/wasm-engine.ts';
 
 const forever = new AbortController().signal;
 
@@ -81,18 +79,7 @@ test('no member of what OPA answers can be hidden', async (t) => {
 test('no member of what a wasm policy answers can be hidden', async (t) => {
   const file = join(await tempDirectory(t), 'bundle.tar.gz');
   await writeFile(file, await fixtureBundle('lab'));
-  const engine = createWasmEngine({
-    sources: [createFileBundleSource({ name: 'policy', file, sleep })],
-    timeoutMs: 60_000,
-    now: () => performance.now(),
-    epochNow: Date.now,
-    sleep,
-    random: Math.random,
-    log: silentLogger,
-    meter: { bundleLoaded() {}, workerReplaced() {} },
-  });
-  t.after(() => engine.close());
-  await engine.load(forever);
+  const engine = await loadWasmEngine(t, file, 60_000);
   // Wasm escapes a quote as \" and nothing more.
   for (let i = 0; i < 3; i++) JSON.parse('{"wasm":1,"\\\\\\"":2}');
   assert.deepEqual(await decided(engine, 'lab/echo', { wasm: 1, '"q': true }), { wasm: 1, '"q': true });
