@@ -18,6 +18,11 @@ export type Evaluation =
       bundles?: BundleRevisions | undefined;
     }>;
 
+/** The evaluation that gave no decision; `bundles` are those it would have gone by. */
+export function failure(reason: EngineFailure, message: string, bundles?: BundleRevisions): Evaluation {
+  return Object.freeze({ kind: 'failure', reason, message, ...(bundles === undefined ? {} : { bundles }) });
+}
+
 /** What a decision rests on, as far as the engine tells. */
 export type Origin = Readonly<{
   bundles?: BundleRevisions | undefined;

@@ -4,7 +4,14 @@ import type { Logger } from '../../runtime/log.ts';
 import { parseJson } from '../../runtime/parse-json.ts';
 import { isJsonObject, type JsonObject } from '../../spiffe/json.ts';
 import { encodeInput } from '../input-text.ts';
-import type { BundleRevisions, EngineFailure, Evaluation, Origin, PolicyEngine } from '../policy-engine.ts';
+import {
+  type BundleRevisions,
+  type EngineFailure,
+  type Evaluation,
+  failure,
+  type Origin,
+  type PolicyEngine,
+} from '../policy-engine.ts';
 import { encodeOpaPath, type OpaApi, refusalText, remedyFor } from './opa-api.ts';
 
 export type OpaRestOptions = Readonly<{
@@ -134,8 +141,4 @@ function failureOf(error: AppError): EngineFailure {
   // A server that is not who it has to be is no OPA of ours.
   if (error.code === 'unavailable' || error.code === 'permission_denied') return 'engine_unavailable';
   return 'engine_error';
-}
-
-function failure(reason: EngineFailure, message: string): Evaluation {
-  return Object.freeze({ kind: 'failure', reason, message });
 }

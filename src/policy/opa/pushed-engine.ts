@@ -1,5 +1,5 @@
 import { toAppError } from '../../runtime/errors.ts';
-import type { EngineFailure, Evaluation } from '../policy-engine.ts';
+import { type Evaluation, failure } from '../policy-engine.ts';
 import type { OpaPush } from './opa-push.ts';
 import type { OpaRestEngine } from './opa-rest.ts';
 
@@ -36,8 +36,4 @@ export function createPushedEngine(engine: OpaRestEngine, push: OpaPush): OpaRes
   }
 
   return Object.freeze({ ...engine, evaluate, ready: () => push.ready() });
-}
-
-function failure(reason: EngineFailure, message: string): Evaluation {
-  return Object.freeze({ kind: 'failure', reason, message });
 }

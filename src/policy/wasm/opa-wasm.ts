@@ -14,7 +14,7 @@ import {
   type TakenBundle,
 } from '../bundle/bundle-source.ts';
 import { encodeInput } from '../input-text.ts';
-import type { BundleRevisions, Evaluation, PolicyEngine } from '../policy-engine.ts';
+import { type BundleRevisions, type Evaluation, failure, type PolicyEngine } from '../policy-engine.ts';
 import { startWasmPool, type WasmPool } from './wasm-pool.ts';
 import type { WasmOutcome, WorkerDeath } from './wasm-worker.ts';
 
@@ -278,12 +278,4 @@ function readResultSet(text: string, bundles: BundleRevisions): Evaluation {
     return failure('engine_error', 'policy gave a malformed result set', bundles);
   }
   return Object.freeze({ kind: 'result', value: first.result, bundles });
-}
-
-function failure(
-  reason: 'engine_unavailable' | 'engine_timeout' | 'engine_error',
-  message: string,
-  bundles?: BundleRevisions,
-): Evaluation {
-  return Object.freeze({ kind: 'failure', reason, message, ...(bundles === undefined ? {} : { bundles }) });
 }
